@@ -1,0 +1,196 @@
+"""A message: what was said once, by whom, and everything known about it.
+
+It has the shape of an OpenAI chat message (role, content, tool_calls, tool_call_id, name) plus our own fields, and one
+line of JSON holds it. What a reader would get wrong: a message is stored exactly or refused. JSON libraries turn NaN into
+null, tuples into lists and numeric keys into text without a word; `check` finds all of that before anything is written.
+Keys we do not know (a newer version's, or another program's) are kept in `extra` and written back as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from praisonaiagents.errors import InvalidMessage, MessageTooLarge
+
+Content = str | list[Any] | dict[str, Any] | None
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_DEPTH = 100
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One message of a conversation.
+
+    role: "system", "developer", "user", "assistant" or "tool".
+    content: text, None, or a list of parts in the OpenAI shape (`{"type": "image_url", ...}`).
+    timestamp: seconds since 1970, UTC. 0.0 means unknown.
+    metadata: the caller's own JSON object.
+    tool_calls: of an assistant message, `[{"id", "type": "function", "function": {"name", "arguments": JSON text}}]`.
+    tool_call_id: of a tool message, the id of the call it answers.
+    name: who said it, where that is not clear from the role: the tool, or one of several agents.
+    id: unique in the session; the store gives one to a message that has none.
+    reasoning: what the model thought, `[{"text", "signature"?, "id"?, "provider"?}]`.
+    usage: tokens of this answer, `{"input_tokens", "output_tokens", ...}`.
+    model: the model that answered.
+    run_id: the turn this message belongs to; a turn is a user message and everything up to the answer.
+    status: None, "failed" (the turn failed: the model does not see it again) or "interrupted" (a partial answer).
+    extra: keys this version does not know, as they were found.
+    """
+
+    role: str
+    content: Content
+    timestamp: float = 0.0
+    metadata: dict[str, Any] = {}
+    tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    id: str = ""
+    reasoning: list[Any] | None = None
+    usage: dict[str, Any] | None = None
+    model: str | None = None
+    run_id: str | None = None
+    status: str | None = None
+    extra: dict[str, Any] = {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that is set, as the JSON object that is stored; `content` is always there."""
+        known: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, extra={}))
+        return known | self.extra
+
+    def to_chat(self) -> dict[str, Any]:
+        """What a chat history shows: role, content and, where they are set, tool fields, name, reasoning and status."""
+        shown: dict[str, Any] = {"role": self.role, "content": self.content}
+        for key in _CHAT_FIELDS:
+            value = getattr(self, key)
+            if value is not None:
+                shown[key] = value
+        return shown
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Message:
+        """The inverse of `to_dict`. Unknown keys, and known ones of an unexpected type, go to `extra`.
+
+        Raises `InvalidMessage` if there is no role.
+        """
+        known: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for key, value in values.items():
+            (known if _fits(key, value) else extra)[key] = value
+        if "role" not in known:
+            raise InvalidMessage("a message needs a role, and it is text")
+        known.setdefault("content", None)
+        return cls(**known, extra=extra)
+
+    def calls(self) -> list[dict[str, Any]]:
+        """The tool calls that have an id, in order; what is malformed is left out."""
+        if self.role != "assistant":
+            return []
+        return [call for call in self.tool_calls or () if isinstance(call, dict) and isinstance(call.get("id"), str)]
+
+    def text(self) -> str:
+        """The readable text of the content: of a list of parts, the text parts, a line each."""
+        if isinstance(self.content, str):
+            return self.content
+        parts = self.content if isinstance(self.content, list) else []
+        texts = (part.get("text") for part in parts if isinstance(part, dict))
+        return "\n".join(text for text in texts if isinstance(text, str))
+
+
+_CHAT_FIELDS = ("tool_calls", "tool_call_id", "name", "reasoning", "status")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "role": (str,),
+    "content": (str, list, dict, type(None)),
+    "timestamp": (float, int),
+    "metadata": (dict,),
+    "tool_calls": (list, type(None)),
+    "tool_call_id": (str, type(None)),
+    "name": (str, type(None)),
+    "id": (str,),
+    "reasoning": (list, type(None)),
+    "usage": (dict, type(None)),
+    "model": (str, type(None)),
+    "run_id": (str, type(None)),
+    "status": (str, type(None)),
+}
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """The message as one line of JSON, without the line end. Checks nothing."""
+    return _encoder.encode(message.to_dict() if message.extra else message)
+
+
+def decode(line: bytes | memoryview) -> Message:
+    """The inverse of `encode`. Raises `ValueError` for what is not one message."""
+    try:
+        message = _decoder.decode(line)
+    except msgspec.ValidationError:
+        pass  # valid JSON with keys or types we do not know
+    else:
+        if not message.extra:
+            return message
+    values = msgspec.json.decode(line)
+    if not isinstance(values, dict):
+        raise InvalidMessage("a message is a JSON object")
+    return Message.from_dict(values)
+
+
+def encode_checked(message: Message, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
+    """`encode`, after making sure that `decode` will give back exactly this message.
+
+    Raises `InvalidMessage` naming what cannot be stored, `MessageTooLarge` above `max_bytes` of JSON.
+    """
+    check(message)
+    try:
+        line = encode(message)
+    except UnicodeEncodeError as exc:
+        raise InvalidMessage("the message contains half a character (a lone surrogate)") from exc
+    if len(line) > max_bytes:
+        raise MessageTooLarge(len(line), max_bytes)
+    return line
+
+
+def check(message: Message) -> None:
+    """Raise `InvalidMessage` unless the message is made of JSON values only, the role is known and the types are right."""
+    if message.role not in ROLES:
+        raise InvalidMessage(f"unknown role {message.role[:40]!r}; roles: {', '.join(ROLES)}")
+    for key in _TYPES:
+        value = getattr(message, key)
+        if not _fits(key, value):
+            raise InvalidMessage(f"{key} cannot be {type(value).__name__}")
+        if isinstance(value, (list, dict, float)):
+            check_json(value, key)
+    if message.extra:
+        check_json(message.extra, "extra")
+
+
+def check_json(value: object, path: str, depth: int = MAX_DEPTH) -> None:
+    """Raise `InvalidMessage`, naming the place, unless `value` is made of JSON values that come back as they are."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool or kind is int:
+        return
+    if kind is float:
+        if not math.isfinite(value):  # type: ignore[arg-type]
+            raise InvalidMessage(f"{path} is {value}, which JSON cannot hold")
+    elif depth == 0:
+        raise InvalidMessage(f"{path[:80]} is nested deeper than {MAX_DEPTH} levels")
+    elif kind is list:
+        for item in value:  # type: ignore[attr-defined]
+            check_json(item, f"{path}[]", depth - 1)
+    elif kind is dict:
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str:
+                raise InvalidMessage(f"{path} has a key that is not text but {type(key).__name__}")
+            check_json(item, f"{path}.{key}", depth - 1)
+    else:
+        raise InvalidMessage(f"{path} holds a {kind.__name__}, which JSON cannot hold exactly")
+
+
+def _fits(key: str, value: object) -> bool:
+    kinds = _TYPES.get(key)
+    return kinds is not None and isinstance(value, kinds) and not isinstance(value, bool)

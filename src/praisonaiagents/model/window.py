@@ -1,0 +1,72 @@
+"""Which messages still fit: the last N, with tool calls and their results never torn apart.
+
+A language model refuses a result whose call it cannot see, so a window that would start between the two starts later. It
+is therefore at most N messages, sometimes fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from praisonaiagents.model.message import Message
+
+
+def window_start(messages: Sequence[Message], size: int) -> int:
+    """Index of the first of the last `size` messages such that no pair is torn; `len(messages)` if none fits."""
+    start = max(0, len(messages) - max(0, size))
+    pairs = _pairs(messages)
+    while start < len(messages):
+        torn = [result for call, result in pairs if call < start <= result]
+        if torn:
+            start = max(torn) + 1
+        elif messages[start].role == "tool":
+            start += 1
+        else:
+            return start
+    return len(messages)
+
+
+def window(messages: Sequence[Message], size: int | None) -> list[Message]:
+    """The last `size` messages, fewer where a tool call would lose its result. None means all."""
+    return list(messages) if size is None else list(messages[window_start(messages, size) :])
+
+
+def retention_start(messages: Sequence[Message], size: int) -> int:
+    """Index of the first message to keep when a session is bounded to `size` messages.
+
+    Whole turns go, oldest first. Only a last turn that alone exceeds `size` is cut inside, between its tool calls; its
+    last call with its results, or its last message, always stays.
+    """
+    if len(messages) <= size:
+        return 0
+    pairs = _pairs(messages)
+    for start in range(len(messages) - size, len(messages)):
+        if messages[start].role == "user" and not any(call < start <= result for call, result in pairs):
+            return start
+    start = window_start(messages, size)
+    if start < len(messages):
+        return start
+    return min((call for call, result in pairs if result == len(messages) - 1), default=len(messages) - 1)
+
+
+def lacks_call(messages: Sequence[Message]) -> bool:
+    """True if a result inside the list answers a call from before the list. Results at its very start do not count."""
+    answered = {result for _, result in _pairs(messages)}
+    leading = True
+    for index, message in enumerate(messages):
+        leading = leading and message.role == "tool"
+        if message.role == "tool" and not leading and index not in answered:
+            return True
+    return False
+
+
+def _pairs(messages: Sequence[Message]) -> list[tuple[int, int]]:
+    """(index of the call, index of its result) for every tool result whose call is in the list."""
+    open_calls: dict[str, int] = {}
+    pairs: list[tuple[int, int]] = []
+    for index, message in enumerate(messages):
+        for call in message.calls():
+            open_calls[call["id"]] = index
+        if message.role == "tool" and message.tool_call_id in open_calls:
+            pairs.append((open_calls[message.tool_call_id], index))
+    return pairs

@@ -1,0 +1,446 @@
+"""The session store: what people call.
+
+    store = get_default_session_store()
+    store.add_user_message("my-session", "Hello!")
+    store.get_chat_history("my-session")
+
+It knows whose session is meant, when one is made, how many messages are kept and what is shown; where the bytes rest is the
+engine's business. It keeps no state of its own, so any number of stores may work on the same sessions.
+
+What a reader would get wrong: `user_id=None` and `user_id="default_user"` differ. The first is an unscoped call: it means
+the default user, but a read looks for the session's one other owner where the default user has none of that id. The second,
+and every other name, never looks beyond that user. No write ever does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from praisonaiagents.errors import (
+    AmbiguousSession,
+    ConfigError,
+    Conflict,
+    OutcomeUnknown,
+    SessionNotFound,
+    StorageError,
+)
+from praisonaiagents.model.ids import check_session_id, check_user_id
+from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message
+from praisonaiagents.model.record import Key, Record
+from praisonaiagents.model.window import lacks_call, retention_start, window
+from praisonaiagents.paths import get_sessions_dir
+from praisonaiagents.session.data import SessionData, listing
+from praisonaiagents.storage.engine import Appended, Engine
+from praisonaiagents.storage.jsonfile import JsonFileEngine
+
+RETENTIONS = ("keep_all", "truncate", "archive", "compact")
+_CHANGE_TRIES = 50
+_PAGE = 200
+_CHECKPOINT = "last_compaction"
+
+
+class SessionStore:
+    """Sessions over any engine.
+
+    max_messages: how many messages a session shows; None means all.
+    retention: what becomes of older ones. "keep_all": they stay, and are only not shown. "archive" (also "compact"): they
+        move to the session's archive. "truncate": they are freed. Whole turns go, so fewer than `max_messages` may stay.
+        Default: "truncate" if `max_messages` is given, else "keep_all".
+
+    The bound is kept by stores that were given it; space is reclaimed each time a session has twice as many messages.
+    Every method takes `user_id`, see the module. The caller closes the engine.
+    """
+
+    def __init__(self, engine: Engine, *, max_messages: int | None = None, retention: str | None = None) -> None:
+        if max_messages is not None and (not isinstance(max_messages, int) or max_messages < 1):
+            raise ConfigError(f"max_messages is a number of messages from 1, or None for all, not {max_messages!r}")
+        if retention not in (None, *RETENTIONS):
+            raise ConfigError(f"retention is one of {', '.join(RETENTIONS)}, not {retention!r}")
+        self.engine = engine
+        self.max_messages = max_messages
+        self.retention = retention or ("truncate" if max_messages else "keep_all")
+
+    # Writing messages
+
+    def append(
+        self,
+        session_id: str,
+        messages: Sequence[Message],
+        *,
+        user_id: str | None = None,
+        expected_length: int | None = None,
+    ) -> Appended:
+        """Add messages at the end of a session, all or none, making the session if need be.
+
+        A message that is stored already under its id is left out, so a call may be repeated. With `expected_length`,
+        raises `Conflict` if the session's length is another. Raises `InvalidId`, `InvalidMessage`, `StorageError`.
+        """
+        key = _own_key(session_id, user_id)
+        now = time.time()
+        stamped = [
+            message if message.timestamp else msgspec.structs.replace(message, timestamp=now) for message in messages
+        ]
+        try:
+            appended = self._append(key, stamped, expected_length)
+        except OutcomeUnknown as unknown:
+            named = [
+                msgspec.structs.replace(message, id=message_id)
+                for message, message_id in zip(stamped, unknown.message_ids, strict=True)
+            ]
+            appended = self._append(key, named, expected_length)
+        self._retain(key, appended)
+        return appended
+
+    def add_message(
+        self,
+        session_id: str,
+        role: str,
+        content: Any,
+        metadata: dict[str, Any] | None = None,
+        tool_calls: list[Any] | None = None,
+        tool_call_id: str | None = None,
+        *,
+        user_id: str | None = None,
+    ) -> bool:
+        """Add one message, making the session if need be. Returns True; raises as `append` does."""
+        message = Message(role, content, metadata=metadata or {}, tool_calls=tool_calls, tool_call_id=tool_call_id)
+        self.append(session_id, [message], user_id=user_id)
+        return True
+
+    def add_user_message(
+        self, session_id: str, content: Any, metadata: dict[str, Any] | None = None, *, user_id: str | None = None
+    ) -> bool:
+        """`add_message` with the role "user"."""
+        return self.add_message(session_id, "user", content, metadata, user_id=user_id)
+
+    def add_assistant_message(
+        self, session_id: str, content: Any, metadata: dict[str, Any] | None = None, *, user_id: str | None = None
+    ) -> bool:
+        """`add_message` with the role "assistant"."""
+        return self.add_message(session_id, "assistant", content, metadata, user_id=user_id)
+
+    def set_chat_history(
+        self, session_id: str, messages: Iterable[dict[str, Any]], *, user_id: str | None = None
+    ) -> bool:
+        """Make these messages (dicts with at least a role) the whole history, in one step. The old ones are freed."""
+        now = time.time()
+        new = [Message.from_dict({"timestamp": now, **values}) for values in messages]
+        key = _own_key(session_id, user_id)
+        self._change(key, lambda record: {"extra": _without_checkpoint(record)} if _CHECKPOINT in record.extra else {})
+        self.engine.replace(key, new)
+        return True
+
+    def clear_session(self, session_id: str, *, user_id: str | None = None) -> bool:
+        """Free all messages of a session, archived ones too; title, state and metadata stay. False if there is none."""
+        key = _own_key(session_id, user_id)
+        return self.engine.get(key) is not None and self.set_chat_history(session_id, [], user_id=user_id)
+
+    def delete_session(self, session_id: str, *, user_id: str | None = None) -> bool:
+        """Remove a session and all that was stored for it. False if there is none."""
+        return self.engine.delete(_own_key(session_id, user_id))
+
+    # Reading messages
+
+    def messages(
+        self, session_id: str, max_messages: int | None = None, *, user_id: str | None = None
+    ) -> list[Message]:
+        """The last `max_messages` messages (None: all that the store shows), oldest first, never tearing a tool call.
+
+        Empty for a session that does not exist; nothing is made.
+        """
+        if max_messages is not None and max_messages < 0:
+            raise ConfigError(f"max_messages cannot be negative, it is {max_messages}")
+        return self._messages(self._key(session_id, user_id), max_messages)
+
+    def get_chat_history(
+        self, session_id: str, max_messages: int | None = None, *, user_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """`messages` as dicts: role, content, and tool fields where they are set."""
+        return [message.to_chat() for message in self.messages(session_id, max_messages, user_id=user_id)]
+
+    def get_working_history(
+        self, session_id: str, max_messages: int | None = None, *, user_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """What a model would be sent: the summary of the last compaction checkpoint, then what came after it."""
+        key = self._key(session_id, user_id)
+        record = self.engine.get(key)
+        checkpoint = record.extra.get(_CHECKPOINT) if record else None
+        if record is None or not isinstance(checkpoint, dict):
+            return self.get_chat_history(session_id, max_messages, user_id=key.user_id)
+        number = checkpoint.get("message_number", record.start + int(checkpoint.get("message_index", 0)))
+        recent = self.engine.read(key, max(number, record.start)).messages
+        summary = {"role": checkpoint.get("role", "system"), "content": checkpoint.get("summary", "")}
+        return [summary, *(message.to_chat() for message in window(recent, max_messages or self.max_messages))]
+
+    def get_session(self, session_id: str, *, user_id: str | None = None) -> SessionData:
+        """The session as a value. One that does not exist is empty, and is not made."""
+        key = self._key(session_id, user_id)
+        record = self.engine.get(key)
+        return SessionData.of(record, self._messages(key, None)) if record else SessionData(session_id, key.user_id)
+
+    def get_session_model(self, session_id: str, *, user_id: str | None = None) -> str | None:
+        """The model of the session: the one in its metadata, else the one that answered last."""
+        session = self.get_session(session_id, user_id=user_id)
+        return session.metadata.get("model") or session.metadata.get("llm") or session.model()
+
+    def session_exists(self, session_id: str, *, user_id: str | None = None) -> bool:
+        """True if there is such a session."""
+        return self.engine.get(self._key(session_id, user_id)) is not None
+
+    # The record
+
+    def open_session(self, session_id: str, *, user_id: str | None = None, agent_name: str | None = None) -> Record:
+        """Make the session unless it is there, and return its record."""
+        key = _own_key(session_id, user_id)
+        return self.engine.open_session(Record(*key, agent_name=agent_name))
+
+    def set_agent_info(self, session_id: str, agent_name: str | None = None, user_id: str | None = None) -> bool:
+        """Say which agent works in the session of this user, making the session if need be."""
+        patch = {"agent_name": agent_name}
+        key = _own_key(session_id, user_id)
+        self._change(key, lambda record: patch if agent_name and record.agent_name != agent_name else {})
+        return True
+
+    def update_session_metadata(self, session_id: str, *, user_id: str | None = None, **fields: Any) -> bool:
+        """Merge fields into the session's metadata, making the session if need be. Fields that are None are left out."""
+        given = {name: value for name, value in fields.items() if value is not None}
+
+        def merge(record: Record) -> dict[str, Any]:
+            patch: dict[str, Any] = {"metadata": record.metadata | given} if given else {}
+            return patch | ({"agent_name": given["agent_name"]} if "agent_name" in given else {})
+
+        self._change(_own_key(session_id, user_id), merge)
+        return True
+
+    def rename_session(self, session_id: str, title: str, *, user_id: str | None = None) -> bool:
+        """Give the session a title; a blank one clears it. Raises `SessionNotFound`."""
+        key = _own_key(session_id, user_id)
+        if self.engine.get(key) is None:
+            raise SessionNotFound(session_id, key.user_id)
+
+        def retitle(record: Record) -> dict[str, Any]:
+            rest = {name: value for name, value in record.metadata.items() if name != "title"}
+            return {"metadata": rest | ({"title": title.strip()} if title.strip() else {})}
+
+        self._change(key, retitle)
+        return True
+
+    def append_compaction_checkpoint(
+        self,
+        session_id: str,
+        summary: str,
+        *,
+        role: str = "system",
+        tokens_before: int = 0,
+        tokens_after: int = 0,
+        metadata: dict[str, Any] | None = None,
+        user_id: str | None = None,
+    ) -> bool:
+        """Let `summary` stand for all messages up to now in `get_working_history`. The messages stay.
+
+        A blank summary changes nothing and returns False.
+        """
+        if not summary.strip():
+            return False
+        checkpoint = {"summary": summary, "role": role, "tokens_before": tokens_before, "tokens_after": tokens_after}
+
+        def add(record: Record) -> dict[str, Any]:
+            place = {"message_index": record.message_count, "message_number": record.length, "timestamp": time.time()}
+            return {"extra": record.extra | {_CHECKPOINT: checkpoint | place | {"metadata": metadata or {}}}}
+
+        self._change(_own_key(session_id, user_id), add)
+        return True
+
+    # Listing
+
+    def list_sessions(
+        self, limit: int | None = 50, *, user_id: str | None = None, all_users: bool = False
+    ) -> list[dict[str, Any]]:
+        """The user's sessions (with `all_users`, everybody's), the one changed last first. `limit` None means all."""
+        if limit is not None and limit < 0:
+            raise ConfigError(f"limit cannot be negative, it is {limit}")
+        return [listing(record) for record in self._records(limit, None if all_users else check_user_id(user_id))]
+
+    def list_sessions_by_agent(self, agent_name: str, limit: int = 50, *, user_id: str | None = None) -> list[str]:
+        """Ids of the user's sessions in which this agent works, the one changed last first. Looks at all of them."""
+        return [record.session_id for record in self._of_agent(agent_name, limit, user_id)]
+
+    def get_sessions_by_agent(
+        self, agent_name: str, limit: int = 10, *, user_id: str | None = None
+    ) -> list[SessionData]:
+        """The user's sessions in which this agent works, the one changed last first."""
+        records = self._of_agent(agent_name, limit, user_id)
+        return [SessionData.of(record, self._messages(record.key, None)) for record in records]
+
+    def get_agent_chat_history(
+        self,
+        agent_name: str,
+        max_messages: int | None = None,
+        max_sessions: int = 5,
+        *,
+        user_id: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Messages of the agent's newest sessions, oldest first, each with its `session_id` and `agent_name`."""
+        sessions = self.get_sessions_by_agent(agent_name, max_sessions, user_id=user_id)
+        told = [
+            message.to_chat() | {"session_id": session.session_id, "agent_name": agent_name}
+            for session in reversed(sessions)
+            for message in session.messages
+        ]
+        return told if max_messages is None else told[max(0, len(told) - max_messages) :]
+
+    def invalidate_cache(self, session_id: str | None = None) -> None:
+        """Nothing to do: every read is fresh. Calling it is harmless."""
+
+    def shown(self, messages: Sequence[Message]) -> list[Message]:
+        """Those of a session's messages that this store shows."""
+        if self.max_messages is None:
+            return list(messages)
+        if self.retention == "keep_all":
+            return window(messages, self.max_messages)
+        return list(messages[retention_start(messages, self.max_messages) :])
+
+    # Inside
+
+    def _key(self, session_id: str, user_id: str | None) -> Key:
+        """The session a read means."""
+        key = _own_key(session_id, user_id)
+        if user_id is not None or self.engine.get(key) is not None:
+            return key
+        owners = self.engine.owners(session_id)
+        if len(owners) > 1:
+            raise AmbiguousSession(session_id, tuple(owners))
+        return Key(owners[0], session_id) if owners else key
+
+    def _append(self, key: Key, messages: Sequence[Message], expected_length: int | None) -> Appended:
+        try:
+            return self.engine.append(key, messages, expected_length=expected_length)
+        except SessionNotFound:
+            self.engine.open_session(Record(*key))
+            return self.engine.append(key, messages, expected_length=expected_length)
+
+    def _messages(self, key: Key, max_messages: int | None) -> list[Message]:
+        if max_messages is None:
+            return self.shown(self.engine.read(key).messages)
+        if self.max_messages is not None and self.retention != "keep_all":
+            return window(self.shown(self.engine.read(key).messages), max_messages)
+        return self._last(key, min(max_messages, self.max_messages or max_messages))
+
+    def _last(self, key: Key, count: int) -> list[Message]:
+        """The last `count` messages, reading further back only where a tool result's call is not among them."""
+        if count == 0:
+            return []
+        reach = count
+        found = self.engine.read(key, -reach)
+        while len(found.messages) == reach and lacks_call(found.messages):
+            reach *= 2
+            found = self.engine.read(key, -reach)
+        return window(found.messages, count)
+
+    def _retain(self, key: Key, appended: Appended) -> None:
+        """Make room if the session has twice as many messages as it may have, so that the cost per append stays flat."""
+        bound = self.max_messages
+        if bound is None or self.retention == "keep_all" or appended.length - appended.start < 2 * bound:
+            return
+        try:
+            visible = self.engine.read(key)
+            start = visible.first + retention_start(visible.messages, bound)
+            self.engine.update(key, {"start": start})
+            if self.retention == "truncate":
+                self.engine.drop(key)
+        except (StorageError, SessionNotFound) as exc:
+            # the message is stored, so the append must not fail; the next one makes room
+            warnings.warn(f"old messages were not removed yet: {exc}", RuntimeWarning, stacklevel=4)
+
+    def _change(self, key: Key, patch_for: Callable[[Record], dict[str, Any]]) -> None:
+        """Change a record, making the session if need be; once more if somebody else changed it meanwhile."""
+        for attempt in range(_CHANGE_TRIES):
+            record = self.engine.get(key) or self.engine.open_session(Record(*key))
+            patch = patch_for(record)
+            if not patch:
+                return
+            try:
+                self.engine.update(key, patch, expected_revision=record.revision)
+            except (Conflict, SessionNotFound):
+                if attempt == _CHANGE_TRIES - 1:
+                    raise
+            else:
+                return
+
+    def _records(self, limit: int | None, user_id: str | None) -> Iterator[Record]:
+        after: str | None = None
+        left = limit
+        while left is None or left > 0:
+            page = self.engine.list_sessions(user_id, after=after, limit=_PAGE if left is None else min(left, _PAGE))
+            yield from page.records
+            left = None if left is None else left - len(page.records)
+            after = page.after
+            if after is None:
+                return
+
+    def _of_agent(self, agent_name: str, limit: int, user_id: str | None) -> list[Record]:
+        named = (record for record in self._records(None, check_user_id(user_id)) if record.agent_name == agent_name)
+        return [record for record, _ in zip(named, range(limit), strict=False)]
+
+
+class DefaultSessionStore(SessionStore):
+    """Sessions in JSON files, `{session_dir}/{session_id}.json`.
+
+    session_dir: default `$PRAISONAI_HOME/sessions`, that is `~/.praisonai/sessions`; made when the first session is.
+    lock_timeout: how long a call waits for another process that writes to the session, in seconds.
+    max_message_bytes: the largest message, in bytes of JSON.
+    durability: "process" (a crash loses nothing) or "full" (a loss of power neither).
+    max_messages, retention: as in `SessionStore`.
+    """
+
+    def __init__(
+        self,
+        session_dir: str | os.PathLike[str] | None = None,
+        max_messages: int | None = None,
+        lock_timeout: float = 5.0,
+        retention: str | None = None,
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        durability: Any = "process",
+    ) -> None:
+        folder = get_sessions_dir() if session_dir is None else session_dir
+        engine = JsonFileEngine(
+            folder, lock_timeout_s=lock_timeout, max_message_bytes=max_message_bytes, durability=durability
+        )
+        super().__init__(engine, max_messages=max_messages, retention=retention)
+        self.session_dir = engine.folder
+        self.lock_timeout = lock_timeout
+
+
+_default: tuple[tuple[Any, ...], DefaultSessionStore] | None = None
+
+
+def get_default_session_store() -> DefaultSessionStore:
+    """The store of the default folder, one for the whole process.
+
+    `PRAISONAI_HOME`, `PRAISONAI_SESSION_RETENTION` and `PRAISONAI_SESSION_ACTIVE_WINDOW` (a number of messages) are read
+    each time; where they changed, there is a new store. Raises `ConfigError` for values that make no sense.
+    """
+    global _default
+    retention = os.environ.get("PRAISONAI_SESSION_RETENTION") or None
+    bound = os.environ.get("PRAISONAI_SESSION_ACTIVE_WINDOW") or None
+    settings = (str(get_sessions_dir()), retention, bound)
+    if _default is None or _default[0] != settings:
+        if bound is not None and not bound.isdecimal():
+            raise ConfigError(f"PRAISONAI_SESSION_ACTIVE_WINDOW is a number of messages, not {bound!r}")
+        _default = settings, DefaultSessionStore(retention=retention, max_messages=int(bound) if bound else None)
+    return _default[1]
+
+
+def _own_key(session_id: str, user_id: str | None) -> Key:
+    return Key(check_user_id(user_id), check_session_id(session_id))
+
+
+def _without_checkpoint(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in record.extra.items() if name != _CHECKPOINT}

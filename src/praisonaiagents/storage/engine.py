@@ -1,0 +1,173 @@
+"""The contract every storage engine keeps.
+
+An engine stores records and append-only histories under a `Key` (user id, session id), and nothing else: forking, trimming,
+searching for owners, retrying and everything people call lie above it, so a new engine can't get them wrong. The memory
+engine is the meaning of this contract, and `praisonaiagents.testing.EngineContract` checks any other against it.
+
+What holds for every call:
+
+- It returns and what it was given is stored, or it raises and nothing changed. Over a network only, it may raise
+  `OutcomeUnknown`; repeating the call with the same message ids is then safe.
+- Two keys never share anything: neither two users of one session id, nor two ids that look alike.
+- Reads are fresh: what a call returned before, in any process, the next call sees.
+- Any number of threads and processes may call at once. Appends to one session all land, each once, in one order that all
+  readers agree on.
+- Messages are numbered from 0 in the order of their appends. Numbers are never given twice, also when messages are dropped.
+- Values come back exactly as given. What JSON cannot hold exactly is refused with `InvalidMessage`.
+- Damage is contained: what cannot be read is kept aside and reported as a `SessionDamage` warning, the rest is returned.
+
+The caller closes an engine it made; a closed engine may not be used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+from praisonaiagents.errors import MessageIdConflict
+from praisonaiagents.model.message import Message, encode_checked
+from praisonaiagents.model.record import Key, Record
+
+
+class Appended(NamedTuple):
+    """What an append did. Messages `start` to `length` are visible now; `ids` are those of the messages given, in order."""
+
+    start: int
+    length: int
+    ids: tuple[str, ...]
+
+
+class Slice(NamedTuple):
+    """Consecutive messages, oldest first. `first` is the number of the first one."""
+
+    first: int
+    messages: list[Message]
+
+
+class Page(NamedTuple):
+    """One page of a listing, newest first. `after` gives the next page; None means there is none."""
+
+    records: list[Record]
+    after: str | None
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Where bytes rest. See the module for what holds for every call."""
+
+    def open_session(self, record: Record, *, must_be_new: bool = False) -> Record:
+        """Make the session `record` describes, with no messages, unless it is there; return what is there then.
+
+        An existing session is left as it is. Raises `SessionExists` for one if `must_be_new`.
+        """
+        ...
+
+    def get(self, key: Key) -> Record | None:
+        """The session's record with `length` and `updated_at` filled in, or None. Makes nothing."""
+        ...
+
+    def list_sessions(self, user_id: str | None, *, after: str | None = None, limit: int = 50) -> Page:
+        """Up to `limit` sessions of a user (None: of all users), the one changed last first.
+
+        Sessions changed at the same instant come in an unspecified but stable order. `after` is the `Page.after` of the
+        page before. A session that does not change while its pages are read is seen exactly once.
+        """
+        ...
+
+    def owners(self, session_id: str) -> list[str]:
+        """The ids of the users who have a session of this id, sorted."""
+        ...
+
+    def append(self, key: Key, messages: Sequence[Message], *, expected_length: int | None = None) -> Appended:
+        """Add messages at the end, all or none of them, at a cost that does not depend on the length of the history.
+
+        A message without an id is given a new one. A message whose id is stored already with the same content is left
+        out; with other content the call raises `MessageIdConflict`. If anything is left to be stored and
+        `expected_length` is not the session's length, raises `Conflict`. Raises `SessionNotFound`.
+        """
+        ...
+
+    def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
+        """Messages number `start` up to, not including, `stop`.
+
+        `start` None means the first visible message; a negative start counts from the end and stops at the first visible
+        message. Numbers of archived messages may be given; what lies outside the history is left out. A session that is
+        not there has no messages. The cost depends on the messages returned and those after them, not on those before.
+        """
+        ...
+
+    def update(self, key: Key, patch: Mapping[str, Any], *, expected_revision: int | None = None) -> Record:
+        """Replace fields of the record (those in `record.PATCHABLE`) and return it.
+
+        Raises `SessionNotFound`, or `Conflict` if `expected_revision` is not the record's revision.
+        """
+        ...
+
+    def replace(self, key: Key, messages: Sequence[Message]) -> Record:
+        """Make `messages` the whole history, in one step; numbering goes on. All earlier messages are freed.
+
+        Raises `SessionNotFound`.
+        """
+        ...
+
+    def drop(self, key: Key) -> int:
+        """Free the archived messages, those before `record.start`. Returns bytes freed (an estimate).
+
+        Raises `SessionNotFound`.
+        """
+        ...
+
+    def delete(self, key: Key) -> bool:
+        """Remove the session and all that was stored for it. False if there was none."""
+        ...
+
+    def close(self) -> None:
+        """Release what the engine holds. Calling it twice is harmless."""
+        ...
+
+
+def new_message_id() -> str:
+    """An id no other message has: 80 random bits."""
+    return f"msg-{os.urandom(10).hex()}"
+
+
+class Batch(NamedTuple):
+    """Messages ready to be stored: their ids in order, the JSON line of each id, and the ids that the caller gave.
+
+    Only an id that the caller gave can be in the store already.
+    """
+
+    ids: tuple[str, ...]
+    lines: dict[str, bytes]
+    given: frozenset[str]
+
+
+def batch(messages: Sequence[Message], max_message_bytes: int) -> Batch:
+    """Give every message an id and encode it.
+
+    Raises `InvalidMessage` for what cannot be stored, `MessageIdConflict` if two of the messages contradict each other.
+    """
+    ids: list[str] = []
+    lines: dict[str, bytes] = {}
+    for message in messages:
+        complete = message if message.id else msgspec.structs.replace(message, id=new_message_id())
+        line = encode_checked(complete, max_message_bytes)
+        if lines.setdefault(complete.id, line) != line:
+            raise MessageIdConflict(complete.id)
+        ids.append(complete.id)
+    return Batch(tuple(ids), lines, frozenset(message.id for message in messages if message.id))
+
+
+def clip(record: Record, first_kept: int, start: int | None, stop: int | None) -> tuple[int, int]:
+    """The bounds of `Engine.read` as message numbers, with `first_kept` the oldest message that is still there."""
+    if start is None:
+        first = record.start
+    elif start < 0:
+        first = max(record.start, record.length + start)
+    else:
+        first = max(first_kept, start)
+    last = record.length if stop is None else min(stop, record.length)
+    return first, max(first, last)
