@@ -88,8 +88,8 @@ class UnknownEngine(ConfigError):
 class MissingDependency(PraisonError, ImportError):
     """An optional package is not installed. `extra` is the name to install it by."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional package: pip install 'praisonaiagents[{extra}]'")
+    def __init__(self, what: str, extra: str, package: str = "praisonaiagents") -> None:
+        super().__init__(f"{what} needs an optional package: pip install '{package}[{extra}]'")
         self.extra = extra
 
 

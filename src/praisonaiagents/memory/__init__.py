@@ -1,0 +1,1 @@
+"""Floor 2: what an agent's `memory=` means."""

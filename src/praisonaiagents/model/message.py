@@ -3,13 +3,14 @@
 It has the shape of an OpenAI chat message (role, content, tool_calls, tool_call_id, name) plus our own fields, and one
 line of JSON holds it. What a reader would get wrong: a message is stored exactly or refused. JSON libraries turn NaN into
 null, tuples into lists and numeric keys into text without a word; `check` finds all of that before anything is written.
-Keys we do not know (a newer version's, or another program's) are kept in `extra` and written back as they were.
+Keys we do not know (a newer version's, or another program's) are kept in `extra` and written back as they were. So is a
+key we know with a value of another type; only a null is the same as an absent key.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,6 +21,9 @@ Content = str | list[Any] | dict[str, Any] | None
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 100
+
+_MAX_INT_BITS = 14_000  # Python neither writes nor reads an integer of more than 4,300 digits
+_MAX_EXACT_INT = 2**53  # a timestamp is read back as a float
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -54,7 +58,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     model: str | None = None
     run_id: str | None = None
     status: str | None = None
-    extra: dict[str, Any] = {}
+    # a key named "extra" is one we do not know: an empty object, too, must not be taken for this field
+    extra: Annotated[dict[str, Any], msgspec.Meta(min_length=1)] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that is set, as the JSON object that is stored; `content` is always there."""
@@ -62,7 +67,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
         return known | self.extra
 
     def to_chat(self) -> dict[str, Any]:
-        """What a chat history shows: role, content and, where they are set, tool fields, name, reasoning and status."""
+        """What a chat history shows: role, content and, where they are set, tool fields, name and status."""
         shown: dict[str, Any] = {"role": self.role, "content": self.content}
         for key in _CHAT_FIELDS:
             value = getattr(self, key)
@@ -72,14 +77,15 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Message:
-        """The inverse of `to_dict`. Unknown keys, and known ones of an unexpected type, go to `extra`.
+        """The inverse of `to_dict`. Unknown keys, and known ones of an unexpected type, go to `extra`; null means absent.
 
         Raises `InvalidMessage` if there is no role.
         """
         known: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for key, value in values.items():
-            (known if _fits(key, value) else extra)[key] = value
+            if value is not None or key not in _TYPES:
+                (known if _fits(key, value) else extra)[key] = value
         if "role" not in known:
             raise InvalidMessage("a message needs a role, and it is text")
         known.setdefault("content", None)
@@ -100,7 +106,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
         return "\n".join(text for text in texts if isinstance(text, str))
 
 
-_CHAT_FIELDS = ("tool_calls", "tool_call_id", "name", "reasoning", "status")
+_CHAT_FIELDS = ("tool_calls", "tool_call_id", "name", "status")
 _TYPES: dict[str, tuple[type, ...]] = {
     "role": (str,),
     "content": (str, list, dict, type(None)),
@@ -157,26 +163,38 @@ def encode_checked(message: Message, max_bytes: int = MAX_MESSAGE_BYTES) -> byte
 
 def check(message: Message) -> None:
     """Raise `InvalidMessage` unless the message is made of JSON values only, the role is known and the types are right."""
-    if message.role not in ROLES:
-        raise InvalidMessage(f"unknown role {message.role[:40]!r}; roles: {', '.join(ROLES)}")
     for key in _TYPES:
         value = getattr(message, key)
         if not _fits(key, value):
             raise InvalidMessage(f"{key} cannot be {type(value).__name__}")
-        if isinstance(value, (list, dict, float)):
-            check_json(value, key)
-    if message.extra:
-        check_json(message.extra, "extra")
+        check_json(value, key)
+    if message.role not in ROLES:
+        raise InvalidMessage(f"unknown role {message.role[:40]!r}; roles: {', '.join(ROLES)}")
+    if type(message.timestamp) is int and abs(message.timestamp) > _MAX_EXACT_INT:
+        raise InvalidMessage("timestamp is a whole number too large to be a time in seconds")
+    _check_extra(message)
+
+
+def _check_extra(message: Message) -> None:
+    if type(message.extra) is not dict:
+        raise InvalidMessage(f"extra cannot be {type(message.extra).__name__}")
+    check_json(message.extra, "extra")
+    known = message.extra.keys() & _TYPES.keys()
+    if known and Message.from_dict(message.to_dict()) != message:
+        raise InvalidMessage(f"{', '.join(sorted(known))}: a field of the message cannot be in extra too")
 
 
 def check_json(value: object, path: str, depth: int = MAX_DEPTH) -> None:
     """Raise `InvalidMessage`, naming the place, unless `value` is made of JSON values that come back as they are."""
     kind = type(value)
-    if kind is str or value is None or kind is bool or kind is int:
+    if kind is str or value is None or kind is bool:
         return
-    if kind is float:
+    if kind is int:
+        if value.bit_length() > _MAX_INT_BITS:  # type: ignore[attr-defined]
+            raise InvalidMessage(f"{path[:80]} is an integer of more than {_MAX_INT_BITS:,} bits")
+    elif kind is float:
         if not math.isfinite(value):  # type: ignore[arg-type]
-            raise InvalidMessage(f"{path} is {value}, which JSON cannot hold")
+            raise InvalidMessage(f"{path[:80]} is {value}, which JSON cannot hold")
     elif depth == 0:
         raise InvalidMessage(f"{path[:80]} is nested deeper than {MAX_DEPTH} levels")
     elif kind is list:
@@ -185,10 +203,10 @@ def check_json(value: object, path: str, depth: int = MAX_DEPTH) -> None:
     elif kind is dict:
         for key, item in value.items():  # type: ignore[attr-defined]
             if type(key) is not str:
-                raise InvalidMessage(f"{path} has a key that is not text but {type(key).__name__}")
+                raise InvalidMessage(f"{path[:80]} has a key that is not text but {type(key).__name__}")
             check_json(item, f"{path}.{key}", depth - 1)
     else:
-        raise InvalidMessage(f"{path} holds a {kind.__name__}, which JSON cannot hold exactly")
+        raise InvalidMessage(f"{path[:80]} holds a {kind.__name__}, which JSON cannot hold exactly")
 
 
 def _fits(key: str, value: object) -> bool:

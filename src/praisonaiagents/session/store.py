@@ -36,7 +36,7 @@ from praisonaiagents.model.record import Key, Record
 from praisonaiagents.model.window import lacks_call, retention_start, window
 from praisonaiagents.paths import get_sessions_dir
 from praisonaiagents.session.data import SessionData, listing
-from praisonaiagents.storage.engine import Appended, Engine
+from praisonaiagents.storage.engine import Appended, Engine, Slice
 from praisonaiagents.storage.jsonfile import JsonFileEngine
 
 RETENTIONS = ("keep_all", "truncate", "archive", "compact")
@@ -158,6 +158,10 @@ class SessionStore:
             raise ConfigError(f"max_messages cannot be negative, it is {max_messages}")
         return self._messages(self._key(session_id, user_id), max_messages)
 
+    def read_from(self, session_id: str, number: int | None, *, user_id: str | None = None) -> Slice:
+        """The messages from number `number` on (None: from the first visible one), whatever the store's bound."""
+        return self.engine.read(self._key(session_id, user_id), number)
+
     def get_chat_history(
         self, session_id: str, max_messages: int | None = None, *, user_id: str | None = None
     ) -> list[dict[str, Any]]:
@@ -230,6 +234,10 @@ class SessionStore:
 
         self._change(key, retitle)
         return True
+
+    def set_state(self, session_id: str, state: dict[str, Any], *, user_id: str | None = None) -> None:
+        """Make `state` the session's state, making the session if need be. The last call wins."""
+        self._change(_own_key(session_id, user_id), lambda record: {"state": state})
 
     def append_compaction_checkpoint(
         self,

@@ -1,0 +1,321 @@
+"""The agent people make: a name, instructions, a model, tools, and a conversation it remembers.
+
+    agent = Agent(name="Assistant", memory={"session_id": "my-session-123"})
+    agent.start("My name is Alice and I love pizza")
+
+Making one opens nothing and reads nothing; settings that make no sense raise at once. All eight ways to run it take the same
+turn (see `turn`), so they restore and store the same. A failure raises: no method returns None or an error's text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from praisonaiagents.agent import background
+from praisonaiagents.agent.models import ModelChoice, check_settings, choose_model
+from praisonaiagents.errors import ConfigError, ConfigTypeError
+from praisonaiagents.memory.config import MemoryConfig, resolve, with_settings
+from praisonaiagents.model.ids import check_user_id
+from praisonaiagents.model.message import Content
+from praisonaiagents.session.conversation import Conversation, StoredConversation
+from praisonaiagents.session.store import DefaultSessionStore, SessionStore, get_default_session_store
+from praisonaiagents.session.workspace import history_session_id, new_session_id
+from praisonaiagents.storage.registry import open_engine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_TURN_POLL_S = 0.005
+_told: set[str] = set()
+_in_turn: ContextVar[tuple[Agent, ...]] = ContextVar("agents_in_turn", default=())
+
+
+class Agent:
+    """An AI agent with a conversation.
+
+    name, role, goal, backstory, instructions: who it is and what it shall do; at least one is needed.
+    llm, model: the same thing: a model's name, a dict with `model` and settings, or a model of the LLM library. See `models`.
+    base_url, api_key: of the model's server.
+    tools: plain functions with type hints; their docstrings are what the model reads. Async ones too.
+    memory: how it remembers, see `memory.config`. db, session_id, user_id: the same settings, said directly.
+    session_store: keep the session in this store, which stays the caller's.
+    stream: whether `start` streams unless told otherwise.
+
+    Raises `ConfigError` (a ValueError), `ConfigTypeError` (also a TypeError), `InvalidId`.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        role: str | None = None,
+        goal: str | None = None,
+        backstory: str | None = None,
+        instructions: str | None = None,
+        llm: Any = None,
+        model: Any = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        tools: Sequence[Callable[..., Any]] | None = None,
+        *,
+        memory: Any = None,
+        db: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        session_store: SessionStore | None = None,
+        stream: bool = False,
+    ) -> None:
+        if not any((name, role, goal, backstory, instructions)):
+            raise ConfigError("at least one of name, role, goal, backstory or instructions must be provided")
+        if llm is not None and model is not None:
+            raise ConfigTypeError("llm= and model= are the same setting: pass one of them")
+        self.name = name
+        self.instructions = instructions or _describe(name, role, goal, backstory)
+        self.tools = _check_tools(tools)
+        self.stream = stream
+        self._task = instructions
+        self._llm = llm if llm is not None else model
+        self._server = {"base_url": base_url, "api_key": api_key}
+        config, self._memory_instance = resolve(memory)
+        self._config = with_settings(config, db=db, session_id=session_id, user_id=user_id)
+        self._store = session_store
+        self._opened: SessionStore | None = None
+        self._session_id = self._config.session_id or self._generated_session_id()
+        self._conversation: Conversation | None = None
+        self._early_history: list[dict[str, Any]] = []
+        self._models: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._choice: ModelChoice | None = None
+        self._turn = threading.Lock()
+        if self._llm is not None or base_url:
+            self._choice = choose_model(self._llm, **self._server)
+
+    # What it is
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that keeps the conversation, or None if it ends with the process."""
+        return self._session_id
+
+    @property
+    def user_id(self) -> str:
+        """Whose conversation it is."""
+        return check_user_id(self._config.user_id)
+
+    @property
+    def chat_history(self) -> list[dict[str, Any]]:
+        """The conversation as this agent knows it, oldest first. It may be changed: that changes what the model is sent.
+
+        A session's stored messages come in with the first turn, unless there is something in the list by then.
+        """
+        return self._conversation.history if self._conversation else self._early_history
+
+    @chat_history.setter
+    def chat_history(self, history: list[dict[str, Any]]) -> None:
+        if self._conversation:
+            self._conversation.history = history
+        else:
+            self._early_history = history
+
+    @property
+    def model_name(self) -> str:
+        """The model it talks to, as `provider:model`, or "offline"."""
+        choice = self._chosen()
+        return choice.name or str(getattr(choice.instance, "model_name", "custom"))
+
+    # Running it
+
+    def chat(self, prompt: Content, **settings: Any) -> str:
+        """Say something and return the answer. `settings`: temperature, max_tokens, top_p, seed, timeout (seconds), ...
+
+        Raises `ModelError` when the model does not answer, `StorageError` when something cannot be stored.
+        """
+        return background.run(self._take_turn(prompt, settings))
+
+    def run(self, prompt: Content, **settings: Any) -> str:
+        """`chat`, under the name that workflows use."""
+        return self.chat(prompt, **settings)
+
+    def start(self, prompt: Content = None, *, stream: bool | None = None, **settings: Any) -> Any:
+        """`chat` for a person: in a terminal the answer is shown as it comes. Without a prompt, the instructions are the task.
+
+        With `stream=True`, returns an iterator of the answer's pieces instead, and shows nothing.
+        """
+        prompt = prompt if prompt is not None else self._task or "Hello"
+        if self.stream if stream is None else stream:
+            return self.iter_stream(prompt, **settings)
+        return self._show(prompt, settings) if sys.stdout.isatty() else self.chat(prompt, **settings)
+
+    def iter_stream(self, prompt: Content, **settings: Any) -> Iterator[str]:
+        """The answer's pieces as they come. Nothing happens before the first is asked for.
+
+        Closing the iterator early interrupts the turn; what was answered by then is kept, marked interrupted.
+        """
+        yield from background.iterate(lambda emit: self._take_turn(prompt, settings, emit))
+
+    async def achat(self, prompt: Content, **settings: Any) -> str:
+        """`chat` on the running event loop."""
+        return await self._take_turn(prompt, settings)
+
+    async def arun(self, prompt: Content, **settings: Any) -> str:
+        """`run` on the running event loop."""
+        return await self.achat(prompt, **settings)
+
+    async def astart(self, prompt: Content = None, **settings: Any) -> str:
+        """`start` on the running event loop. It shows nothing."""
+        return await self.achat(prompt if prompt is not None else self._task or "Hello", **settings)
+
+    def warm_up(self) -> None:
+        """Load the LLM library now, in this thread, so that the first turn does not have to."""
+        self._chosen().build()
+        from praisonaiagents.agent import turn  # noqa: F401
+
+    # Ending it
+
+    def close(self) -> None:
+        """Let go of what the agent opened. Calling it twice is harmless."""
+        self._memory_instance.close_connections()
+        if self._opened is not None:
+            self._opened.engine.close()
+
+    async def aclose(self) -> None:
+        """`close` on the running event loop."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Agent:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"Agent(name={self.name!r}, session_id={self._session_id!r}, user_id={self.user_id!r})"
+
+    # Inside
+
+    async def _take_turn(
+        self, prompt: Content, settings: dict[str, Any], emit: Callable[[str], None] | None = None
+    ) -> str:
+        checked = check_settings(settings)
+        if not prompt:
+            raise ConfigError("the prompt is empty: say something")
+        model = await self._model()
+        from praisonaiagents.agent.turn import take_turn
+
+        async with self._one_at_a_time():
+            return await take_turn(
+                self._in_conversation(),
+                prompt,
+                model,
+                instructions=self.instructions,
+                tools=self._library_tools(),
+                settings={**self._chosen().settings, **checked},
+                emit=emit,
+            )
+
+    @asynccontextmanager
+    async def _one_at_a_time(self) -> AsyncIterator[None]:
+        """Turns of one agent follow each other, from whichever loop or thread they come."""
+        if self in _in_turn.get():
+            raise ConfigError("a tool cannot talk to the agent that called it: the agent waits for the tool")
+        while not self._turn.acquire(blocking=False):
+            await asyncio.sleep(_TURN_POLL_S)
+        before = _in_turn.set((*_in_turn.get(), self))
+        try:
+            yield
+        finally:
+            _in_turn.reset(before)
+            self._turn.release()
+
+    async def _model(self) -> Any:
+        """The model for the running loop: connections belong to the loop they were made on."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._models:
+            self._models[loop] = await asyncio.to_thread(self._chosen().build)
+        return self._models[loop]
+
+    def _chosen(self) -> ModelChoice:
+        if self._choice is None:
+            self._choice = choose_model(self._llm, **self._server)
+        if self._choice.note and self._choice.note not in _told:
+            _told.add(self._choice.note)
+            print(self._choice.note, file=sys.stderr)
+        return self._choice
+
+    def _in_conversation(self) -> Conversation:
+        if self._conversation is None:
+            self._conversation = self._new_conversation()
+            self._conversation.history = self._early_history
+        return self._conversation
+
+    def _new_conversation(self) -> Conversation:
+        limit = self._config.history_limit if self._config.history else None
+        if self._session_id is None:
+            return Conversation(limit=limit)
+        return StoredConversation(
+            self._store or self._open_store(), self._session_id, self.user_id, agent_name=self.name, limit=limit
+        )
+
+    def _open_store(self) -> SessionStore:
+        config = self._config
+        url = config.db or ("memory://" if config.backend == "in_memory" else None)
+        if url:
+            self._opened = SessionStore(open_engine(url), max_messages=config.max_messages)
+            return self._opened
+        if (config.max_messages, config.lock_timeout) == (None, MemoryConfig.lock_timeout):
+            return get_default_session_store()
+        return DefaultSessionStore(max_messages=config.max_messages, lock_timeout=config.lock_timeout)
+
+    def _generated_session_id(self) -> str | None:
+        if self._config.history:
+            return history_session_id(self.name or "agent")
+        return new_session_id(self.name or "agent") if self._config.db or self._store else None
+
+    def _library_tools(self) -> Any:
+        from praisonaiagents.agent.tools import library_tool
+
+        return [library_tool(function) for function in self.tools]
+
+    def _show(self, prompt: Content, settings: dict[str, Any]) -> str:
+        pieces = []
+        for piece in self.iter_stream(prompt, **settings):
+            pieces.append(piece)
+            print(piece, end="", flush=True)
+        print()
+        return "".join(pieces)
+
+
+def _describe(name: str | None, role: str | None, goal: str | None, backstory: str | None) -> str | None:
+    """Instructions made from a role, a goal and a backstory."""
+    lines = [
+        f"You are {role or name or 'an assistant'}." if role or name else "",
+        f"Your goal: {goal}" if goal else "",
+        f"Background: {backstory}" if backstory else "",
+    ]
+    return "\n".join(line for line in lines if line) or None
+
+
+def _check_tools(tools: Sequence[Callable[..., Any]] | None) -> list[Callable[..., Any]]:
+    checked = list(tools or ())
+    for tool in checked:
+        if not callable(tool):
+            raise ConfigTypeError(f"a tool is a function, not {type(tool).__name__}")
+        if not (inspect.isroutine(tool) or hasattr(tool, "__name__")):
+            raise ConfigTypeError(f"a tool needs a name: wrap {type(tool).__name__} in a function")
+    names = [tool.__name__ for tool in checked]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConfigError(f"two tools have one name: {', '.join(sorted(twice))}")
+    return checked

@@ -1,0 +1,165 @@
+"""Between our stored messages and the LLM library's.
+
+The stored shape is ours, so that a session outlives any library; the library's messages are made at call time and thrown
+away. Reasoning is stored but not sent again: a provider accepts only its own, and asks for it only within one turn, where
+the library keeps it by itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_ai.messages import (
+    AudioUrl,
+    BinaryContent,
+    DocumentUrl,
+    FilePart,
+    ImageUrl,
+    ModelMessage,
+    ModelRequest,
+    ModelRequestPart,
+    ModelResponse,
+    SystemPromptPart,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    ToolReturnPart,
+    UserContent,
+    UserPromptPart,
+    VideoUrl,
+)
+
+from praisonaiagents.model.message import Content, Message
+
+_URL_PARTS = {"image_url": ImageUrl, "audio_url": AudioUrl, "video_url": VideoUrl, "document_url": DocumentUrl}
+
+
+def to_library(messages: Sequence[Message]) -> list[ModelMessage]:
+    """Repaired stored messages as the library takes them."""
+    return [_response(message) if message.role == "assistant" else _request(message) for message in messages]
+
+
+def answer(response: ModelResponse, run_id: str) -> Message:
+    """A model's answer as we store it, its tool calls included."""
+    calls = [_stored_call(part) for part in response.parts if isinstance(part, ToolCallPart)]
+    text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
+    files = [_stored_file(part) for part in response.parts if isinstance(part, FilePart)]
+    content: Content = text or (None if calls else "")
+    if files:
+        content = [*([{"type": "text", "text": text}] if text else []), *files]
+    return Message(
+        role="assistant",
+        content=content,
+        tool_calls=calls or None,
+        reasoning=[_stored_thought(part) for part in response.parts if isinstance(part, ThinkingPart)] or None,
+        usage=_stored_usage(response),
+        model=response.model_name,
+        run_id=run_id,
+    )
+
+
+def tool_result(part: Any, run_id: str) -> Message:
+    """What a tool returned, as we store it: the text the model sees. A failed call is marked."""
+    outcome = getattr(part, "outcome", "success")
+    return Message(
+        role="tool",
+        content=part.model_response_str() if isinstance(part, ToolReturnPart) else part.model_response(),
+        tool_call_id=part.tool_call_id,
+        name=part.tool_name,
+        run_id=run_id,
+        status=None if outcome == "success" else "failed",
+    )
+
+
+def _request(message: Message) -> ModelRequest:
+    when = _moment(message)
+    part: ModelRequestPart
+    if message.role == "tool":
+        part = ToolReturnPart(
+            tool_name=message.name or "tool",
+            content=_tool_text(message),
+            tool_call_id=message.tool_call_id or "",
+            timestamp=when,
+        )
+    elif message.role == "user":
+        part = UserPromptPart(_user_content(message.content), timestamp=when)
+    else:
+        part = SystemPromptPart(message.text(), timestamp=when)
+    return ModelRequest(parts=[part])
+
+
+def _response(message: Message) -> ModelResponse:
+    parts: list[Any] = [TextPart(message.text())] if message.text() else []
+    for call in message.calls():
+        function = call.get("function") or {}
+        parts.append(ToolCallPart(function.get("name", "tool"), function.get("arguments"), tool_call_id=call["id"]))
+    return ModelResponse(parts=parts, model_name=message.model, timestamp=_moment(message))
+
+
+def _tool_text(message: Message) -> str:
+    return message.content if isinstance(message.content, str) else message.text() or json.dumps(message.content)
+
+
+def _user_content(content: Content) -> str | list[UserContent]:
+    if isinstance(content, list):
+        return [_user_part(part) for part in content]
+    return content if isinstance(content, str) else "" if content is None else json.dumps(content)
+
+
+def _user_part(part: Any) -> UserContent:
+    """One part of a message in the OpenAI shape. A kind nobody knows is named in the text, not dropped silently."""
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text":
+        return str(part.get("text", ""))
+    if kind == "input_audio":
+        audio = part["input_audio"]
+        return BinaryContent(base64.b64decode(audio["data"]), media_type=f"audio/{audio['format']}")
+    if kind in _URL_PARTS:
+        value = part[kind]
+        url = value["url"] if isinstance(value, dict) else value
+        return BinaryContent.from_data_uri(url) if url.startswith("data:") else _URL_PARTS[kind](url)
+    return f"[a part of type {kind!r} that cannot be shown]"
+
+
+def _stored_call(part: ToolCallPart) -> dict[str, Any]:
+    function = {"name": part.tool_name, "arguments": _canonical(part.args_as_json_str())}
+    return {"id": part.tool_call_id, "type": "function", "function": function}
+
+
+def _canonical(arguments: str) -> str:
+    """The same arguments give the same text, whether they were streamed or not. What is not JSON stays as it is."""
+    try:
+        return json.dumps(json.loads(arguments), ensure_ascii=False, separators=(",", ":"))
+    except ValueError:
+        return arguments
+
+
+def _stored_file(part: FilePart) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": part.content.data_uri}}
+
+
+def _stored_thought(part: ThinkingPart) -> dict[str, Any]:
+    thought = {"text": part.content, "signature": part.signature, "id": part.id, "provider": part.provider_name}
+    return {name: value for name, value in thought.items() if value is not None}
+
+
+def _stored_usage(response: ModelResponse) -> dict[str, Any] | None:
+    usage = response.usage
+    counts = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+    }
+    known = {name: count for name, count in counts.items() if count}
+    return known or None
+
+
+def _moment(message: Message) -> datetime:
+    return datetime.fromtimestamp(message.timestamp, UTC)

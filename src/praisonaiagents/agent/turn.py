@@ -1,0 +1,150 @@
+"""One turn: a user's message, the model's answer, and the tool calls between them.
+
+Every way to run an agent goes through `take_turn`, so all of them restore and store the same. Each message is stored when it
+happens: the user's before the model is called, each tool call and result as it comes, the answer when it is whole. Kill the
+process anywhere and the session resumes.
+
+What a reader would get wrong: how a turn ends badly is stored too. A failed turn gets a closing message marked "failed", and
+the model never sees that turn again; an interrupted one keeps the part of the answer that was there, marked "interrupted".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from pydantic_ai import Agent as Runner
+from pydantic_ai import exceptions as library
+from pydantic_ai.messages import FunctionToolResultEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import Tool
+
+from praisonaiagents.agent import convert
+from praisonaiagents.errors import ModelError, ModelUnreachable, StorageError
+from praisonaiagents.model.message import Content, Message
+from praisonaiagents.session.conversation import Conversation
+
+Emit = Callable[[str], None]
+_RETRIES = 2  # of a tool call whose arguments do not fit
+
+
+async def take_turn(
+    conversation: Conversation,
+    prompt: Content,
+    model: Model,
+    *,
+    instructions: str | None = None,
+    tools: Sequence[Tool[None]] = (),
+    settings: dict[str, Any] | None = None,
+    emit: Emit | None = None,
+) -> str:
+    """Say `prompt` to the model and return its answer.
+
+    With `emit`, the answer is streamed: each piece of text is passed to it as it comes. Raises `ModelError` when the model
+    does not answer, and what the storage engine raises when a message cannot be stored.
+    """
+    turn = _Turn(conversation, emit)
+    await _in_thread(conversation.refresh)
+    await turn.store(Message(role="user", content=prompt, run_id=turn.run_id))
+    runner = Runner(model, instructions=instructions, tools=list(tools), retries=_RETRIES)
+    history = convert.to_library(conversation.for_model())
+    try:
+        async with runner.iter(None, message_history=history, model_settings=cast(ModelSettings, settings)) as run:
+            async for node in run:
+                if Runner.is_model_request_node(node):
+                    await turn.ask(node, run.ctx)
+                elif Runner.is_call_tools_node(node):
+                    await turn.call_tools(node, run.ctx)
+    except asyncio.CancelledError as exc:
+        await turn.close("interrupted", exc)
+        raise
+    except library.AgentRunError as exc:
+        await turn.close("failed", exc)
+        raise _translated(exc) from exc
+    except BaseException as exc:
+        await turn.close("failed", exc)
+        raise
+    return turn.answer
+
+
+class _Turn:
+    """What one turn has said so far."""
+
+    def __init__(self, conversation: Conversation, emit: Emit | None) -> None:
+        self.run_id = f"run-{os.urandom(6).hex()}"
+        self.answer = ""
+        self._partial = ""
+        self._conversation = conversation
+        self._emit = emit
+
+    async def store(self, message: Message) -> None:
+        await _in_thread(self._conversation.add, message)
+
+    async def ask(self, node: Any, context: Any) -> None:
+        """Let the model speak, streaming if somebody listens."""
+        if self._emit is None:
+            return  # the library asks when the run goes on
+        async with node.stream(context) as stream:
+            async for event in stream:
+                text = _text_of(event)
+                if text:
+                    self._partial += text
+                    self._emit(text)
+
+    async def call_tools(self, node: Any, context: Any) -> None:
+        """Store what the model said, then each tool's result as it comes."""
+        message = convert.answer(node.model_response, self.run_id)
+        self._partial = ""
+        self.answer = message.text()
+        await self.store(message)
+        async with node.stream(context) as events:
+            async for event in events:
+                if isinstance(event, FunctionToolResultEvent):
+                    await self.store(convert.tool_result(event.part, self.run_id))
+
+    async def close(self, status: str, error: BaseException) -> None:
+        """Mark how the turn ended. The error's kind is kept, not its text, which may quote a key or a message."""
+        metadata = {"error": type(error).__name__} if status == "failed" else {}
+        code = getattr(error, "status_code", None)
+        if isinstance(code, int):
+            metadata["status_code"] = str(code)
+        mark = Message(role="assistant", content=self._partial, metadata=metadata, run_id=self.run_id, status=status)
+        try:
+            await self.store(mark)
+        except StorageError as exc:
+            error.add_note(f"the turn could not be marked {status} in the session: {exc}")
+
+
+def _text_of(event: object) -> str:
+    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+        return event.part.content
+    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+        return event.delta.content_delta
+    return ""
+
+
+def _translated(exc: library.AgentRunError) -> ModelError:
+    """The library's error as ours. Only its kind and status are repeated: providers quote keys in their texts."""
+    status = getattr(exc, "status_code", None)
+    name = getattr(exc, "model_name", "the model")
+    if isinstance(exc, library.ModelConnectionError):
+        return ModelUnreachable(f"{name} could not be reached: check the address, the network and that it is running")
+    if status in (401, 403):
+        return ModelError(f"{name} refused the API key (HTTP {status}): check the key", status)
+    if status == 404:
+        return ModelError(f"{name} is not known at this address (HTTP 404): check the model's name", status)
+    what = f"HTTP {status}" if status else type(exc).__name__
+    return ModelError(f"{name} did not answer: {what}; the turn is kept in the session, marked failed", status)
+
+
+async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function that may block. It is always waited for, so that what it stores keeps its place."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise

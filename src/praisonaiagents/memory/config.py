@@ -1,0 +1,165 @@
+"""What `memory=` may be, and what each form means.
+
+    None, False             the conversation lives in this process
+    True, "file"            the same, until long-term memory is configured
+    {"session_id": "..."}   the conversation is kept in a session; `MemoryConfig` says the same with names a type checker knows
+    "chat", "session", "history"    kept in a session whose id comes from the agent's name and the project's folder
+    "file:///folder"        kept in a new session at that place
+    an object               with `search` and `add`: the agent's memory
+
+`resolve` turns each into a `MemoryConfig` and refuses everything else, at once and by name: a misspelt option that is
+silently ignored is a conversation lost.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from praisonaiagents.errors import ConfigError, ConfigTypeError
+from praisonaiagents.memory.null import ForeignMemory, NullMemory
+from praisonaiagents.model.ids import check_session_id, check_user_id
+from praisonaiagents.storage.registry import check_url
+
+BACKENDS = ("file", "in_memory")
+_BACKEND_NAMES = {"none": "in_memory", "memory": "in_memory", "json": "file"}
+_PRESETS: dict[str, dict[str, Any]] = {
+    "history": {"history": True, "history_limit": 10},
+    "session": {"history": True, "history_limit": 10},
+    "chat": {"history": True, "history_limit": 20},
+}
+
+
+class AutoMemoryPending(UserWarning):
+    """`auto_memory=True` was accepted, but this version extracts nothing yet."""
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """How an agent remembers.
+
+    backend: where sessions are kept: "file" or "in_memory".
+    session_id: the session that keeps the conversation; None: it ends with the process.
+    user_id: whose session it is. Two users never see each other's, also under the same session id.
+    db: a storage URL; it wins over `backend`.
+    auto_memory: extract what is worth remembering from the conversation. Accepted; nothing is extracted yet.
+    history: keep the conversation in a session whose id comes from the agent's name and the project's folder.
+    history_limit: with `history`, how many of the last messages the model is sent.
+    max_messages: how many messages the session keeps; older turns are removed. None: all.
+    lock_timeout: how long a call waits for another process that writes to the session, in seconds.
+    """
+
+    backend: str = "file"
+    user_id: str | None = None
+    session_id: str | None = None
+    auto_memory: bool = False
+    db: str | None = None
+    history: bool = False
+    history_limit: int = 10
+    max_messages: int | None = None
+    lock_timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "backend", _check_backend(self.backend))
+        if self.session_id is not None:
+            check_session_id(self.session_id)
+        check_user_id(self.user_id)
+        if self.db is not None:
+            _check_db(self.db)
+        if self.auto_memory:
+            warnings.warn(
+                "auto_memory is accepted, but this version does not extract anything yet",
+                AutoMemoryPending,
+                stacklevel=1,
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting but `db`, which may hold a password."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "db"}
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())
+        return f"MemoryConfig({shown}, db={'...' if self.db else None})"
+
+
+def resolve(memory: Any) -> tuple[MemoryConfig, Any]:
+    """(the configuration that `memory=` means, the memory object). The object always has `close_connections`.
+
+    Raises `ConfigTypeError` for a type or an option nobody knows, `ConfigError` for a value that makes no sense.
+    """
+    if memory is None or isinstance(memory, bool):
+        return MemoryConfig(), NullMemory()
+    if isinstance(memory, MemoryConfig):
+        return memory, NullMemory()
+    if isinstance(memory, str):
+        return _of_string(memory), NullMemory()
+    if isinstance(memory, dict):
+        return _of_dict(memory), NullMemory()
+    if isinstance(memory, (list, tuple)) and len(memory) == 1:
+        return resolve(memory[0])
+    if hasattr(memory, "search") and hasattr(memory, "add"):
+        return MemoryConfig(), memory if hasattr(memory, "close_connections") else ForeignMemory(memory)
+    if hasattr(memory, "database_url"):
+        _check_db(memory)
+    raise ConfigTypeError(
+        f"memory= takes True, False, a name, a URL, a dict, a MemoryConfig or a memory object, not {type(memory).__name__}"
+    )
+
+
+def with_settings(config: MemoryConfig, **settings: Any) -> MemoryConfig:
+    """The configuration with the settings that are not None. Raises `ConfigError` if it says otherwise already."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name, value in given.items():
+        if getattr(config, name) not in (None, value):
+            raise ConfigError(f"{name} was given twice, and differently: as {name}= and in memory=")
+    if "db" in given:
+        _check_db(given["db"])
+    return replace(config, **given)
+
+
+def _of_string(text: str) -> MemoryConfig:
+    if "://" in text:
+        return MemoryConfig(db=text)
+    name = text.strip().lower()
+    if name in _PRESETS:
+        return MemoryConfig(**_PRESETS[name])
+    return MemoryConfig(backend=name)
+
+
+def _of_dict(options: dict[str, Any]) -> MemoryConfig:
+    known = [field.name for field in fields(MemoryConfig)]
+    given = dict(options)
+    if "provider" in given:
+        given.setdefault("backend", given.pop("provider"))
+    unknown = [str(name) for name in given if name not in known]
+    if unknown:
+        hints = _did_you_mean(unknown, known)
+        raise ConfigTypeError(f"unknown options for memory: {', '.join(unknown)}{hints}; known: {', '.join(known)}")
+    return MemoryConfig(**given)
+
+
+def _check_backend(backend: object) -> str:
+    if not isinstance(backend, str):
+        raise ConfigTypeError(f"backend is a name such as 'file', not {type(backend).__name__}")
+    name = backend.strip().lower()
+    name = _BACKEND_NAMES.get(name, name)
+    if name not in BACKENDS:
+        hint = _did_you_mean([name], [*BACKENDS, *_PRESETS])
+        raise ConfigError(f"no such memory backend: {backend!r}{hint}; this version has: {', '.join(BACKENDS)}")
+    return name
+
+
+def _check_db(db: object) -> None:
+    if not isinstance(db, str):
+        raise ConfigError(
+            f"db= takes a storage URL in this version; adapters such as {type(db).__name__} are not served yet"
+        )
+    check_url(db)
+
+
+def _did_you_mean(names: Iterable[str], known: list[str]) -> str:
+    close = [match for name in names for match in difflib.get_close_matches(name, known, n=1)]
+    return f" (did you mean {' and '.join(map(repr, close))}?)" if close else ""
