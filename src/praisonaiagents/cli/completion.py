@@ -1,0 +1,25 @@
+"""`praisonai completion`: commands, options and session ids at the press of Tab."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    bash:  eval "$(praisonai completion bash)"      in ~/.bashrc
+    zsh:   eval "$(praisonai completion zsh)"       in ~/.zshrc
+    fish:  praisonai completion fish | source       in ~/.config/fish/config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from praisonaiagents.cli.main import praisonai
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(found(praisonai, {}, "praisonai", "_PRAISONAI_COMPLETE").source())
