@@ -31,9 +31,14 @@ text, key or password ever appears in one.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PraisonError(Exception):
-    """The root of every error this package raises on purpose."""
+    """The root of every error this package raises on purpose. It keeps its fields on the way to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class InvalidId(PraisonError, ValueError):
@@ -202,3 +207,13 @@ class SessionDamage(UserWarning):
         self.path = path
         self.set_aside = set_aside
         self.messages = messages
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 
-def get_data_dir() -> Path:
+def get_data_dir() -> str:
     """`$PRAISONAI_HOME`, or `~/.praisonai`. Makes nothing."""
-    home = os.environ.get("PRAISONAI_HOME")
-    return Path(home).expanduser() if home else Path.home() / ".praisonai"
+    return os.path.expanduser(os.environ.get("PRAISONAI_HOME") or "~/.praisonai")
 
 
-def get_sessions_dir() -> Path:
+def get_sessions_dir() -> str:
     """The folder of session files: `sessions` in the data folder. Makes nothing."""
-    return get_data_dir() / "sessions"
+    return os.path.join(get_data_dir(), "sessions")

@@ -5,21 +5,19 @@
 
 Making one opens nothing and reads nothing; settings that make no sense raise at once. All eight ways to run it take the same
 turn (see `turn`), so they restore and store the same. A failure raises: no method returns None or an error's text.
+
+What only a turn needs (asyncio, and the LLM library above all) is imported by the first turn: importing `Agent` stays cheap.
 """
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from praisonaiagents.agent import background
 from praisonaiagents.agent.models import ModelChoice, check_settings, choose_model
 from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.memory.config import MemoryConfig, resolve, with_settings
@@ -32,6 +30,8 @@ from praisonaiagents.storage.registry import open_engine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from praisonaiagents.agent.background import PerLoop
 
 _TURN_POLL_S = 0.005
 _told: set[str] = set()
@@ -90,7 +90,7 @@ class Agent:
         self._session_id = self._config.session_id or self._generated_session_id()
         self._conversation: Conversation | None = None
         self._early_history: list[dict[str, Any]] = []
-        self._models: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._models: PerLoop[Any] | None = None
         self._choice: ModelChoice | None = None
         self._turn = threading.Lock()
         if self._llm is not None or base_url:
@@ -136,6 +136,8 @@ class Agent:
 
         Raises `ModelError` when the model does not answer, `StorageError` when something cannot be stored.
         """
+        from praisonaiagents.agent import background
+
         return background.run(self._take_turn(prompt, settings))
 
     def run(self, prompt: Content, **settings: Any) -> str:
@@ -157,6 +159,8 @@ class Agent:
 
         Closing the iterator early interrupts the turn; what was answered by then is kept, marked interrupted.
         """
+        from praisonaiagents.agent import background
+
         yield from background.iterate(lambda emit: self._take_turn(prompt, settings, emit))
 
     async def achat(self, prompt: Content, **settings: Any) -> str:
@@ -179,13 +183,21 @@ class Agent:
     # Ending it
 
     def close(self) -> None:
-        """Let go of what the agent opened. Calling it twice is harmless."""
+        """Let go of what the agent opened. Calling it twice is harmless, and so is a turn after it: that opens it again."""
         self._memory_instance.close_connections()
+        if self._models is not None:
+            self._models.close()
         if self._opened is not None:
+            self._early_history, self._conversation = self.chat_history, None
             self._opened.engine.close()
+            self._opened = None
 
     async def aclose(self) -> None:
         """`close` on the running event loop."""
+        import asyncio
+
+        if self._models is not None:
+            await self._models.aclose()
         await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Agent:
@@ -209,12 +221,12 @@ class Agent:
         self, prompt: Content, settings: dict[str, Any], emit: Callable[[str], None] | None = None
     ) -> str:
         checked = check_settings(settings)
-        if not prompt:
+        if not prompt or (isinstance(prompt, str) and not prompt.strip()):
             raise ConfigError("the prompt is empty: say something")
-        model = await self._model()
-        from praisonaiagents.agent.turn import take_turn
-
         async with self._one_at_a_time():
+            model = await self._model()
+            from praisonaiagents.agent.turn import take_turn
+
             return await take_turn(
                 self._in_conversation(),
                 prompt,
@@ -228,6 +240,8 @@ class Agent:
     @asynccontextmanager
     async def _one_at_a_time(self) -> AsyncIterator[None]:
         """Turns of one agent follow each other, from whichever loop or thread they come."""
+        import asyncio
+
         if self in _in_turn.get():
             raise ConfigError("a tool cannot talk to the agent that called it: the agent waits for the tool")
         while not self._turn.acquire(blocking=False):
@@ -240,11 +254,17 @@ class Agent:
             self._turn.release()
 
     async def _model(self) -> Any:
-        """The model for the running loop: connections belong to the loop they were made on."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._models:
-            self._models[loop] = await asyncio.to_thread(self._chosen().build)
-        return self._models[loop]
+        """The model for the running loop. One that the caller made is the caller's to close, so it is not entered."""
+        import asyncio
+
+        from praisonaiagents.agent.background import PerLoop
+
+        choice = await asyncio.to_thread(self._chosen)
+        if choice.instance is not None:
+            return choice.instance
+        if self._models is None:
+            self._models = PerLoop(choice.build)
+        return await self._models.get()
 
     def _chosen(self) -> ModelChoice:
         if self._choice is None:
@@ -263,7 +283,7 @@ class Agent:
     def _new_conversation(self) -> Conversation:
         limit = self._config.history_limit if self._config.history else None
         if self._session_id is None:
-            return Conversation(limit=limit)
+            return Conversation(limit=limit or self._config.max_messages)
         return StoredConversation(
             self._store or self._open_store(), self._session_id, self.user_id, agent_name=self.name, limit=limit
         )
@@ -289,12 +309,15 @@ class Agent:
         return [library_tool(function) for function in self.tools]
 
     def _show(self, prompt: Content, settings: dict[str, Any]) -> str:
-        pieces = []
-        for piece in self.iter_stream(prompt, **settings):
-            pieces.append(piece)
-            print(piece, end="", flush=True)
-        print()
-        return "".join(pieces)
+        from praisonaiagents.agent import background
+
+        with closing(background.iterate(lambda emit: self._take_turn(prompt, settings, emit))) as pieces:
+            while True:
+                try:
+                    print(next(pieces), end="", flush=True)
+                except StopIteration as end:
+                    print()
+                    return str(end.value)
 
 
 def _describe(name: str | None, role: str | None, goal: str | None, backstory: str | None) -> str | None:
@@ -310,10 +333,8 @@ def _describe(name: str | None, role: str | None, goal: str | None, backstory: s
 def _check_tools(tools: Sequence[Callable[..., Any]] | None) -> list[Callable[..., Any]]:
     checked = list(tools or ())
     for tool in checked:
-        if not callable(tool):
-            raise ConfigTypeError(f"a tool is a function, not {type(tool).__name__}")
-        if not (inspect.isroutine(tool) or hasattr(tool, "__name__")):
-            raise ConfigTypeError(f"a tool needs a name: wrap {type(tool).__name__} in a function")
+        if not (callable(tool) and hasattr(tool, "__name__")):
+            raise ConfigTypeError(f"a tool is a function with a name, not {type(tool).__name__}")
     names = [tool.__name__ for tool in checked]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

@@ -2,6 +2,9 @@
 
 So `agent.chat()` works in a script, in a thread, and in a notebook whose own loop is running already, and connections to a
 model are kept between calls. Pressing Ctrl-C cancels the call on the loop, waits until it has tidied up, and then raises.
+A forked child gets a loop of its own with its first call.
+
+What a reader would get wrong: the loop's own thread must never wait for a call, because the call would wait for the thread.
 """
 
 from __future__ import annotations
@@ -11,24 +14,36 @@ import concurrent.futures
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
+
+from praisonaiagents.errors import ConfigError
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
-_running: tuple[int, asyncio.AbstractEventLoop] | None = None
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+"""By process id. A parent's loop stays, because collecting it in a child would disturb the parent."""
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
     """The loop, started with the first call in this process (also in a forked child)."""
-    global _running
-    with _lock:
-        if _running is None or _running[0] != os.getpid():
-            loop = asyncio.new_event_loop()
+    loop = _loops.get(os.getpid())
+    if loop is None:
+        made = asyncio.new_event_loop()
+        loop = _loops.setdefault(os.getpid(), made)  # no lock: one that is held during a fork stays held in the child
+        if loop is made:
             threading.Thread(target=loop.run_forever, name="praisonai-agents", daemon=True).start()
-            _running = os.getpid(), loop
-        return _running[1]
+        else:
+            made.close()
+    return loop
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 class Call(Generic[T]):
@@ -39,12 +54,16 @@ class Call(Generic[T]):
         self.ended.set_running_or_notify_cancel()  # so that only the coroutine's own end ends it
         self._coroutine = coroutine
         self._loop = background_loop()
+        if _on_loop(self._loop):
+            coroutine.close()
+            raise ConfigError("an async tool cannot call an agent synchronously: await its achat, arun or astart")
         self._loop.call_soon_threadsafe(self._start)
 
     def cancel(self) -> None:
-        """Ask the coroutine to stop and wait until it has."""
+        """Ask the coroutine to stop, and wait until it has."""
         self._loop.call_soon_threadsafe(lambda: self._task.cancel())
-        concurrent.futures.wait([self.ended])
+        if not _on_loop(self._loop):  # there it is the garbage collector that closes an iterator
+            concurrent.futures.wait([self.ended])
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._coroutine)
@@ -69,8 +88,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def iterate(start: Callable[[Callable[[str], None]], Coroutine[Any, Any, Any]]) -> Iterator[str]:
-    """Run `start(emit)` on the loop and yield what it emits. Nothing happens before the first item is asked for.
+def iterate(start: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> Generator[str, None, T]:
+    """Run `start(emit)` on the loop, yield what it emits and return its result. Nothing happens before the first `next`.
 
     Closing the iterator cancels the coroutine and waits until it has ended.
     """
@@ -80,7 +99,52 @@ def iterate(start: Callable[[Callable[[str], None]], Coroutine[Any, Any, Any]]) 
     try:
         while (item := emitted.get()) is not None:
             yield item
-        call.ended.result()
+        return call.ended.result()
     finally:
         if not call.ended.done():
             call.cancel()
+
+
+class PerLoop(Generic[T]):
+    """One thing for each event loop that asks for it, because connections belong to the loop they were made on.
+
+    It is entered on its loop with the first `get`, and left there: when the loop ends as `asyncio.run` ends it, when its owner
+    is collected, or at `close`. After that, `get` makes a new one.
+    """
+
+    def __init__(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> None:
+        self._make = make
+        self._held: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[T, None]]] = {}
+
+    async def get(self) -> T:
+        """The running loop's. It may not be called twice at once on one loop."""
+        loop = asyncio.get_running_loop()
+        for ended in [known for known in self._held if known.is_closed()]:
+            self._held.pop(ended, None)
+        if loop not in self._held:
+            holder = _hold(await asyncio.to_thread(self._make))
+            self._held[loop] = await anext(holder), holder
+        return self._held[loop][0]
+
+    def close(self) -> None:
+        """Leave all. What belongs to the background loop is left before this returns, the rest as soon as its loop can."""
+        for loop in list(self._held):
+            _, holder = self._held.pop(loop)
+            if loop is _loops.get(os.getpid()) and not _on_loop(loop):
+                run(_finish(holder))
+
+    async def aclose(self) -> None:
+        """Leave the running loop's before this returns."""
+        held = self._held.pop(asyncio.get_running_loop(), None)
+        if held:
+            await held[1].aclose()
+
+
+async def _hold(thing: AbstractAsyncContextManager[T]) -> AsyncGenerator[T, None]:
+    """A generator, because an event loop closes those it has when it ends, and when nobody has them any more."""
+    async with thing as entered:
+        yield entered
+
+
+async def _finish(holder: AsyncGenerator[Any, None]) -> None:
+    await holder.aclose()

@@ -3,6 +3,9 @@
 The stored shape is ours, so that a session outlives any library; the library's messages are made at call time and thrown
 away. Reasoning is stored but not sent again: a provider accepts only its own, and asks for it only within one turn, where
 the library keeps it by itself.
+
+What a reader would get wrong: nothing in a history may raise here, because a session that holds it could never be used
+again. What cannot be sent is named in the text, or left out where a provider would refuse it (text of blanks only).
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from pydantic_ai.messages import (
     VideoUrl,
 )
 
+from praisonaiagents.errors import InvalidMessage
 from praisonaiagents.model.message import Content, Message
 
 _URL_PARTS = {"image_url": ImageUrl, "audio_url": AudioUrl, "video_url": VideoUrl, "document_url": DocumentUrl}
@@ -41,6 +45,12 @@ _URL_PARTS = {"image_url": ImageUrl, "audio_url": AudioUrl, "video_url": VideoUr
 def to_library(messages: Sequence[Message]) -> list[ModelMessage]:
     """Repaired stored messages as the library takes them."""
     return [_response(message) if message.role == "assistant" else _request(message) for message in messages]
+
+
+def check_prompt(content: Content) -> None:
+    """Raise `InvalidMessage` if a part of a prompt cannot be sent to any model."""
+    for part in content if isinstance(content, list) else ():
+        _user_part(part)
 
 
 def answer(response: ModelResponse, run_id: str) -> Message:
@@ -62,16 +72,15 @@ def answer(response: ModelResponse, run_id: str) -> Message:
     )
 
 
-def tool_result(part: Any, run_id: str) -> Message:
+def tool_result(part: ToolReturnPart, run_id: str) -> Message:
     """What a tool returned, as we store it: the text the model sees. A failed call is marked."""
-    outcome = getattr(part, "outcome", "success")
     return Message(
         role="tool",
-        content=part.model_response_str() if isinstance(part, ToolReturnPart) else part.model_response(),
+        content=part.model_response_str(wrap_if_error=False),
         tool_call_id=part.tool_call_id,
         name=part.tool_name,
         run_id=run_id,
-        status=None if outcome == "success" else "failed",
+        status=None if part.outcome == "success" else "failed",
     )
 
 
@@ -80,10 +89,11 @@ def _request(message: Message) -> ModelRequest:
     part: ModelRequestPart
     if message.role == "tool":
         part = ToolReturnPart(
-            tool_name=message.name or "tool",
+            tool_name=_name(message.name),
             content=_tool_text(message),
             tool_call_id=message.tool_call_id or "",
             timestamp=when,
+            outcome="failed" if message.status == "failed" else "success",
         )
     elif message.role == "user":
         part = UserPromptPart(_user_content(message.content), timestamp=when)
@@ -93,51 +103,60 @@ def _request(message: Message) -> ModelRequest:
 
 
 def _response(message: Message) -> ModelResponse:
-    parts: list[Any] = [TextPart(message.text())] if message.text() else []
+    parts: list[Any] = [TextPart(message.text())] if message.text().strip() else []
     for call in message.calls():
-        function = call.get("function") or {}
-        parts.append(ToolCallPart(function.get("name", "tool"), function.get("arguments"), tool_call_id=call["id"]))
+        function = call.get("function")
+        function = function if isinstance(function, dict) else {}
+        parts.append(ToolCallPart(_name(function.get("name")), function.get("arguments"), tool_call_id=call["id"]))
     return ModelResponse(parts=parts, model_name=message.model, timestamp=_moment(message))
 
 
+def _name(name: object) -> str:
+    return name if name and isinstance(name, str) else "tool"
+
+
 def _tool_text(message: Message) -> str:
-    return message.content if isinstance(message.content, str) else message.text() or json.dumps(message.content)
+    content = message.content
+    return content if isinstance(content, str) else message.text() or json.dumps(content)
 
 
 def _user_content(content: Content) -> str | list[UserContent]:
     if isinstance(content, list):
-        return [_user_part(part) for part in content]
-    return content if isinstance(content, str) else "" if content is None else json.dumps(content)
+        parts = [_user_part_or_note(part) for part in content]
+        return [part for part in parts if part] or ""
+    text = content if isinstance(content, str) else "" if content is None else json.dumps(content)
+    return text if text.strip() else ""
+
+
+def _user_part_or_note(part: Any) -> UserContent:
+    try:
+        return _user_part(part)
+    except InvalidMessage as exc:
+        return f"[{exc}]"
 
 
 def _user_part(part: Any) -> UserContent:
-    """One part of a message in the OpenAI shape. A kind nobody knows is named in the text, not dropped silently."""
-    if isinstance(part, str):
-        return part
+    """One part of a message in the OpenAI shape; text of blanks only is empty. Raises `InvalidMessage`."""
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind == "text":
-        return str(part.get("text", ""))
-    if kind == "input_audio":
-        audio = part["input_audio"]
-        return BinaryContent(base64.b64decode(audio["data"]), media_type=f"audio/{audio['format']}")
-    if kind in _URL_PARTS:
-        value = part[kind]
-        url = value["url"] if isinstance(value, dict) else value
-        return BinaryContent.from_data_uri(url) if url.startswith("data:") else _URL_PARTS[kind](url)
-    return f"[a part of type {kind!r} that cannot be shown]"
+    try:
+        if isinstance(part, str) or kind == "text":
+            text = part if isinstance(part, str) else str(part["text"])
+            return text if text.strip() else ""
+        if kind == "input_audio":
+            audio = part["input_audio"]
+            return BinaryContent(base64.b64decode(audio["data"]), media_type=f"audio/{audio['format']}")
+        if kind in _URL_PARTS:
+            value = part[kind]
+            url = value["url"] if isinstance(value, dict) else value
+            return BinaryContent.from_data_uri(url) if url.startswith("data:") else _URL_PARTS[kind](url)
+    except (LookupError, TypeError, ValueError, AttributeError) as exc:
+        raise InvalidMessage(f"a part of type {kind!r} that cannot be read") from exc
+    raise InvalidMessage(f"a part of type {kind!r} that cannot be shown")
 
 
 def _stored_call(part: ToolCallPart) -> dict[str, Any]:
-    function = {"name": part.tool_name, "arguments": _canonical(part.args_as_json_str())}
+    function = {"name": part.tool_name, "arguments": part.args_as_json_str()}
     return {"id": part.tool_call_id, "type": "function", "function": function}
-
-
-def _canonical(arguments: str) -> str:
-    """The same arguments give the same text, whether they were streamed or not. What is not JSON stays as it is."""
-    try:
-        return json.dumps(json.loads(arguments), ensure_ascii=False, separators=(",", ":"))
-    except ValueError:
-        return arguments
 
 
 def _stored_file(part: FilePart) -> dict[str, Any]:

@@ -11,17 +11,17 @@ Names are taken as users write them: `gpt-4o-mini`, `claude-haiku-4-5`, `anthrop
 from __future__ import annotations
 
 import functools
-import json
 import os
-import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import msgspec
 
 from praisonaiagents.errors import ConfigError, ConfigTypeError, MissingDependency
 
 OFFLINE = "offline"
 PROBE_TIMEOUT_S = 0.2
+_LONGEST_LISTING = 1_000_000  # bytes: whatever answers at such a port is not trusted
 _NAME_VARIABLES = ("PRAISONAI_MODEL", "OPENAI_MODEL_NAME", "MODEL_NAME")
 _SETTINGS = (
     "temperature",
@@ -54,7 +54,7 @@ _PROVIDERS = (
     _Provider("openrouter", ("OPENROUTER_API_KEY",), "openrouter/auto"),
 )
 _OTHER_PROVIDERS = frozenset(
-    "alibaba azure bedrock cerebras cohere fireworks github google-cloud heroku huggingface litellm moonshotai nebius "
+    "alibaba azure bedrock cerebras cohere fireworks google-cloud heroku huggingface moonshotai nebius "
     "ollama openai-chat openai-responses ovhcloud sambanova together vercel vllm xai zai".split()
 )
 _KNOWN = _OTHER_PROVIDERS | {provider.name for provider in _PROVIDERS}
@@ -84,8 +84,7 @@ _NOTHING_CONFIGURED = (
 )
 
 
-@dataclass(frozen=True)
-class ModelChoice:
+class ModelChoice(msgspec.Struct, frozen=True):
     """A model that was chosen but not built. `note` is what the user should be told about the choice, once.
 
     name: `provider:model` in the LLM library's words, `offline`, or "" if `instance` is a model already.
@@ -93,10 +92,13 @@ class ModelChoice:
 
     name: str
     base_url: str | None = None
-    api_key: str | None = field(default=None, repr=False)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    api_key: str | None = None
+    settings: dict[str, Any] = {}
     note: str | None = None
     instance: Any = None
+
+    def __repr__(self) -> str:
+        return f"ModelChoice({self.name!r})"  # a key may also be in the URL
 
     def build(self) -> Any:
         """The LLM library's model. Raises `MissingDependency` if its provider needs an extra, `ConfigError`."""
@@ -121,9 +123,9 @@ def choose_model(llm: Any = None, *, base_url: str | None = None, api_key: str |
         if not hasattr(llm, "request"):
             raise ConfigTypeError(f"llm= takes a model name, a dict or a model, not {type(llm).__name__}")
         return ModelChoice("", instance=llm)
-    name = llm or next((os.environ[variable] for variable in _NAME_VARIABLES if os.environ.get(variable)), None)
+    name = (llm or next(filter(None, map(os.environ.get, _NAME_VARIABLES)), "")).strip()
     if name or base_url:
-        return _named(name or "", base_url, api_key, settings)
+        return _named(name, base_url, api_key, settings)
     return _by_key(api_key, settings) or find_local_server() or ModelChoice(OFFLINE, note=_NOTHING_CONFIGURED)
 
 
@@ -158,7 +160,7 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _named(name: str, base_url: str | None, api_key: str | None, settings: dict[str, Any]) -> ModelChoice:
     if name == OFFLINE:
         return ModelChoice(OFFLINE)
-    provider, model = _split(name)
+    provider, model = _split(name, families=not base_url)
     base_url = base_url or (_environment_url() if provider in (None, "openai") else None)
     if provider is None and base_url:
         provider = "openai"
@@ -176,14 +178,17 @@ def _named(name: str, base_url: str | None, api_key: str | None, settings: dict[
     return ModelChoice(f"{_ALIASES.get(provider, provider)}:{model}", base_url, api_key, settings)
 
 
-def _split(name: str) -> tuple[str | None, str]:
-    """(provider, model) of a name as users write it; no provider if none is recognised."""
+def _split(name: str, *, families: bool) -> tuple[str | None, str]:
+    """(provider, model) of a name as users write it; no provider if none is recognised.
+
+    families: whether the model's name alone may tell. A server of the user's own may call its models anything.
+    """
     for separator in ("/", ":"):
         head, found, tail = name.partition(separator)
         if found and tail and (head in _KNOWN or head in _ALIASES):
             return head, tail
-    family = next((provider for prefix, provider in _FAMILIES.items() if name.startswith(prefix)), None)
-    return family, name
+    known = _FAMILIES.items() if families else ()
+    return next((provider for prefix, provider in known if name.startswith(prefix)), None), name
 
 
 def _by_key(api_key: str | None, settings: dict[str, Any]) -> ModelChoice | None:
@@ -204,13 +209,17 @@ def _environment_url() -> str | None:
 
 def _first_model(url: str) -> str | None:
     """The first model an OpenAI-compatible server lists, if one answers at once."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    import http.client
+    import json
+
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PROBE_TIMEOUT_S)
     try:
-        with opener.open(f"{url}/v1/models", timeout=PROBE_TIMEOUT_S) as response:
-            models = json.load(response)["data"]
-            name = models[0]["id"]
-    except (OSError, ValueError, LookupError, TypeError):
+        connection.request("GET", "/v1/models")
+        name = json.loads(connection.getresponse().read(_LONGEST_LISTING))["data"][0]["id"]
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
         return None
+    finally:
+        connection.close()
     return name if isinstance(name, str) else None
 
 

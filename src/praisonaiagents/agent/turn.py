@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 from pydantic_ai import Agent as Runner
@@ -23,12 +24,13 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import Tool
 
 from praisonaiagents.agent import convert
-from praisonaiagents.errors import ModelError, ModelUnreachable, StorageError
+from praisonaiagents.errors import ModelError, ModelUnreachable, PraisonError
 from praisonaiagents.model.message import Content, Message
 from praisonaiagents.session.conversation import Conversation
 
 Emit = Callable[[str], None]
 _RETRIES = 2  # of a tool call whose arguments do not fit
+_INTERRUPTIONS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
 
 async def take_turn(
@@ -44,29 +46,21 @@ async def take_turn(
     """Say `prompt` to the model and return its answer.
 
     With `emit`, the answer is streamed: each piece of text is passed to it as it comes. Raises `ModelError` when the model
-    does not answer, and what the storage engine raises when a message cannot be stored.
+    does not answer, `InvalidMessage` for a prompt no model can be sent, and what the storage engine raises.
     """
+    convert.check_prompt(prompt)
+    runner = Runner(model, instructions=instructions, tools=list(tools), retries=_RETRIES)
     turn = _Turn(conversation, emit)
     await _in_thread(conversation.refresh)
-    await turn.store(Message(role="user", content=prompt, run_id=turn.run_id))
-    runner = Runner(model, instructions=instructions, tools=list(tools), retries=_RETRIES)
-    history = convert.to_library(conversation.for_model())
-    try:
+    async with turn.ended_well():
+        await turn.store(Message(role="user", content=prompt, run_id=turn.run_id))
+        history = convert.to_library(conversation.for_model(turn.run_id))
         async with runner.iter(None, message_history=history, model_settings=cast(ModelSettings, settings)) as run:
             async for node in run:
                 if Runner.is_model_request_node(node):
                     await turn.ask(node, run.ctx)
                 elif Runner.is_call_tools_node(node):
                     await turn.call_tools(node, run.ctx)
-    except asyncio.CancelledError as exc:
-        await turn.close("interrupted", exc)
-        raise
-    except library.AgentRunError as exc:
-        await turn.close("failed", exc)
-        raise _translated(exc) from exc
-    except BaseException as exc:
-        await turn.close("failed", exc)
-        raise
     return turn.answer
 
 
@@ -76,12 +70,13 @@ class _Turn:
     def __init__(self, conversation: Conversation, emit: Emit | None) -> None:
         self.run_id = f"run-{os.urandom(6).hex()}"
         self.answer = ""
-        self._partial = ""
+        self._unstored = ""
+        self._begun = False
         self._conversation = conversation
         self._emit = emit
 
     async def store(self, message: Message) -> None:
-        await _in_thread(self._conversation.add, message)
+        await _in_thread(self._add, message)
 
     async def ask(self, node: Any, context: Any) -> None:
         """Let the model speak, streaming if somebody listens."""
@@ -91,30 +86,51 @@ class _Turn:
             async for event in stream:
                 text = _text_of(event)
                 if text:
-                    self._partial += text
+                    self._unstored += text
                     self._emit(text)
 
     async def call_tools(self, node: Any, context: Any) -> None:
         """Store what the model said, then each tool's result as it comes."""
         message = convert.answer(node.model_response, self.run_id)
-        self._partial = ""
-        self.answer = message.text()
+        self.answer = self._unstored = message.text()
         await self.store(message)
         async with node.stream(context) as events:
             async for event in events:
                 if isinstance(event, FunctionToolResultEvent):
                     await self.store(convert.tool_result(event.part, self.run_id))
 
-    async def close(self, status: str, error: BaseException) -> None:
-        """Mark how the turn ended. The error's kind is kept, not its text, which may quote a key or a message."""
+    @asynccontextmanager
+    async def ended_well(self) -> AsyncIterator[None]:
+        """Mark in the session how the turn ended, if it ended badly. What is not our own error becomes a `ModelError`."""
+        try:
+            yield
+        except _INTERRUPTIONS as exc:
+            await self._close("interrupted", exc)
+            raise
+        except PraisonError as exc:
+            await self._close("failed", exc)
+            raise
+        except Exception as exc:
+            await self._close("failed", exc)
+            raise _translated(exc) from exc
+
+    def _add(self, message: Message) -> None:
+        self._conversation.add(message)
+        self._unstored = ""
+        self._begun = True
+
+    async def _close(self, status: str, error: BaseException) -> None:
+        """Store the mark. The error's kind is kept, not its text, which may quote a key or a message."""
+        if not self._begun:
+            return
         metadata = {"error": type(error).__name__} if status == "failed" else {}
         code = getattr(error, "status_code", None)
         if isinstance(code, int):
             metadata["status_code"] = str(code)
-        mark = Message(role="assistant", content=self._partial, metadata=metadata, run_id=self.run_id, status=status)
+        mark = Message(role="assistant", content=self._unstored, metadata=metadata, run_id=self.run_id, status=status)
         try:
             await self.store(mark)
-        except StorageError as exc:
+        except PraisonError as exc:
             error.add_note(f"the turn could not be marked {status} in the session: {exc}")
 
 
@@ -126,7 +142,7 @@ def _text_of(event: object) -> str:
     return ""
 
 
-def _translated(exc: library.AgentRunError) -> ModelError:
+def _translated(exc: Exception) -> ModelError:
     """The library's error as ours. Only its kind and status are repeated: providers quote keys in their texts."""
     status = getattr(exc, "status_code", None)
     name = getattr(exc, "model_name", "the model")
@@ -140,11 +156,15 @@ def _translated(exc: library.AgentRunError) -> ModelError:
     return ModelError(f"{name} did not answer: {what}; the turn is kept in the session, marked failed", status)
 
 
-async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+async def _in_thread(function: Callable[..., Any], *arguments: Any) -> None:
     """Call a function that may block. It is always waited for, so that what it stores keeps its place."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    # a future, not a task: when a loop ends it cancels all its tasks
+    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
     try:
-        return await asyncio.shield(work)
+        await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.wait([work])
+        while not work.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        work.exception()
         raise

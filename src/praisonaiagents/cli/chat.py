@@ -3,26 +3,44 @@
 In a terminal: the answer comes as it is made, Enter sends, Alt-Enter starts a new line, the arrow keys bring back what was
 said in this session, Ctrl-C stops the answer and keeps the session, Ctrl-D leaves. Over a pipe: a line is a prompt, and the
 answer is what is printed. With --json, each answer is one line of JSON.
+
+What a reader would get wrong: the LLM library takes a second or two to load, so the chat loads it in a thread while the user
+reads and types. No other thread may import any of it at that time (Python would hand out half of a module), so the first turn
+waits for that thread.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from praisonaiagents.cli.output import print_json, print_messages, report, safe, wants_json
+from praisonaiagents.cli.output import (
+    is_dumb,
+    is_terminal,
+    print_json,
+    print_messages,
+    report,
+    safe,
+    wants_json,
+)
 from praisonaiagents.errors import PraisonError
 
 if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+
     from praisonaiagents.agent.agent import Agent
     from praisonaiagents.session.data import SessionData
 
 _INSTRUCTIONS = "You are a helpful assistant."
 _SHOWN = 20
+_SHOWN_OF_ONE = 4000  # characters
+_FRAME_S = 0.1
 _HELP = """\
 Enter sends, Alt-Enter starts a new line, Up brings back what you said.
 Ctrl-C stops an answer, Ctrl-D leaves; the session stays.
@@ -32,15 +50,17 @@ Ctrl-C stops an answer, Ctrl-D leaves; the session stays.
 /exit     leave"""
 
 
+class InvalidInput(click.ClickException):
+    """Standard input holds something that is not text."""
+
+
 def converse(session: SessionData, *, new: bool) -> None:
     """Talk until the user leaves, or until standard input ends."""
     agent = _agent(session)
-    if sys.stdin.isatty() and sys.stdout.isatty() and not wants_json():
+    if is_terminal(sys.stdin) and is_terminal(sys.stdout) and not wants_json():
         _in_terminal(agent, session, new=new)
-        return
-    for line in sys.stdin:
-        if line.strip():
-            _answer(agent, line.rstrip("\n"))
+    else:
+        _over_pipe(agent, session, new=new)
 
 
 def one_turn(session: SessionData, prompt: str) -> None:
@@ -50,9 +70,16 @@ def one_turn(session: SessionData, prompt: str) -> None:
     _answer(_agent(session), prompt)
 
 
+def piped_text() -> str:
+    """All of standard input. In UTF-8 whatever the locale, so that a session means the same everywhere."""
+    return "".join(_piped_lines()).strip()
+
+
 def _agent(session: SessionData) -> Agent:
     from praisonaiagents.agent.agent import Agent
 
+    # the library greets programmers who use it; nobody here does
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")
     return Agent(
         name=session.agent_name or "Assistant",
         instructions=session.metadata.get("instructions") or _INSTRUCTIONS,
@@ -62,6 +89,30 @@ def _agent(session: SessionData) -> Agent:
     )
 
 
+# --- over a pipe ---
+
+
+def _over_pipe(agent: Agent, session: SessionData, *, new: bool) -> None:
+    """Answer each line. The first failure ends it: the next line may rely on the answer that is missing."""
+    if is_terminal(sys.stdin):
+        click.echo("Each line is a prompt, Ctrl-D ends.", err=True)
+    spoken = False
+    for line in _piped_lines():
+        if line.strip():
+            spoken = True
+            _answer(agent, line.rstrip("\r\n"))
+    if not spoken:
+        _where_it_stands(session, new=new)
+
+
+def _piped_lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer if sys.stdin else (), start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as exc:
+            raise InvalidInput(f"line {number} of standard input is not UTF-8 text") from exc
+
+
 def _answer(agent: Agent, prompt: str) -> None:
     if wants_json():
         answer = agent.chat(prompt)
@@ -69,43 +120,76 @@ def _answer(agent: Agent, prompt: str) -> None:
             {"session_id": agent.session_id, "user_id": agent.user_id, "model": agent.model_name, "response": answer}
         )
     else:
-        _print_pieces(_thinking(agent.iter_stream(prompt)))
+        _print_pieces(agent.iter_stream(prompt))
+
+
+def _where_it_stands(session: SessionData, *, new: bool) -> None:
+    """What a session is, for who said nothing in it."""
+    if wants_json():
+        from praisonaiagents.cli.sessions import as_json
+
+        print_json({"session": as_json(session), "restored": not new})
+    else:
+        print_messages(session.get_chat_history(_SHOWN))
+        click.echo(f"{_state(session, new=new)} Go on with it: {_how_to_resume(session)}", err=True)
+
+
+# --- in a terminal ---
 
 
 def _in_terminal(agent: Agent, session: SessionData, *, new: bool) -> None:
-    click.echo(f"Session {session.session_id} {'started' if new else 'resumed'}. /help for help, Ctrl-D to leave.")
+    model = agent.model_name  # said now, because choosing one may print a note, and later that would be in the way
+    keyboard = _keyboard(session)
+    loading = threading.Thread(target=_load, args=(agent,), daemon=True)
+    loading.start()
+    _print_so_far(session)
+    click.echo(f"{_state(session, new=new)} The model is {model}.")
+    click.echo("Type a message, Enter sends it. /help shows more, Ctrl-D leaves and keeps all.\n")
+    for prompt in _prompts(keyboard):
+        if prompt.startswith("/"):
+            if not _command(agent, session, prompt):
+                break
+        else:
+            _turn(_after(loading, agent.iter_stream(prompt)))
+    click.echo(f"Session kept. Go on with it: {_how_to_resume(session)}")
+
+
+def _load(agent: Agent) -> None:
+    try:
+        agent.warm_up()
+    except Exception:
+        return  # the first turn meets the same error, and reports it where it is seen
+
+
+def _print_so_far(session: SessionData) -> None:
     shown = session.get_chat_history(_SHOWN)
     if shown:
         left_out = len(session.messages) - len(shown)
-        click.echo(f"--- {left_out} earlier messages ---" if left_out else "--- the conversation so far ---")
-        print_messages(shown)
-    threading.Thread(target=_warm_up, args=(agent,), daemon=True).start()
-    for prompt in _prompts(session):
-        if prompt.startswith("/"):
-            if not _command(agent, prompt):
-                break
-            continue
-        _turn(agent, prompt)
-    click.echo(f"Session kept. Go on with it: praisonai session resume {session.session_id}{_user_flag(session)}")
+        click.echo(f"--- {left_out} earlier messages, /history shows them ---" if left_out else "--- so far ---")
+        print_messages(shown, _SHOWN_OF_ONE)
+        click.echo("---")
 
 
-def _turn(agent: Agent, prompt: str) -> None:
+def _turn(pieces: Iterator[str]) -> None:
     """One turn; neither Ctrl-C nor an error ends the chat."""
     try:
-        _print_pieces(_thinking(agent.iter_stream(prompt)))
+        _print_pieces(pieces)
     except KeyboardInterrupt:
         click.echo("\n(stopped; what was answered is kept)")
     except PraisonError as exc:
         report(exc)
+    click.echo()
 
 
-def _command(agent: Agent, text: str) -> bool:
+def _command(agent: Agent, session: SessionData, text: str) -> bool:
     """A command of the chat. False if the chat is over."""
     name = text.split()[0]
     if name in ("/exit", "/quit", "/bye"):
         return False
     if name == "/history":
-        print_messages(agent.chat_history)
+        from praisonaiagents.session.store import get_default_session_store
+
+        print_messages(get_default_session_store().get_chat_history(session.session_id, user_id=session.user_id))
     elif name == "/model":
         click.echo(agent.model_name)
     else:
@@ -113,8 +197,7 @@ def _command(agent: Agent, text: str) -> bool:
     return True
 
 
-def _prompts(session: SessionData) -> Iterator[str]:
-    """What the user types, until Ctrl-D."""
+def _keyboard(session: SessionData) -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -126,10 +209,14 @@ def _prompts(session: SessionData) -> Iterator[str]:
         event.current_buffer.insert_text("\n")
 
     said = InMemoryHistory([message.text() for message in session.messages if message.role == "user"])
-    prompts: PromptSession[str] = PromptSession(history=said, key_bindings=keys)
+    return PromptSession(history=said, key_bindings=keys)
+
+
+def _prompts(keyboard: PromptSession[str]) -> Iterator[str]:
+    """What the user types, until Ctrl-D."""
     while True:
         try:
-            text = prompts.prompt("> ").strip()
+            text = keyboard.prompt("> ").strip()
         except KeyboardInterrupt:
             click.echo("(Ctrl-D leaves)")
             continue
@@ -139,39 +226,61 @@ def _prompts(session: SessionData) -> Iterator[str]:
             yield text
 
 
-def _thinking(pieces: Iterator[str]) -> Iterable[str]:
-    """The pieces of an answer, with a moving sign of life until the first one is there."""
-    if not sys.stdout.isatty():
-        return pieces
-    from rich.console import Console
-
-    with Console().status("thinking"):
-        first = next(pieces, None)
-    return _after(first, pieces)
+# --- both ---
 
 
-def _after(first: str | None, rest: Iterator[str]) -> Iterator[str]:
-    if first is not None:
-        yield first
-        yield from rest
+def _after(loading: threading.Thread, pieces: Iterator[str]) -> Iterator[str]:
+    loading.join()
+    yield from pieces
 
 
-def _print_pieces(pieces: Iterable[str]) -> None:
-    terminal = sys.stdout.isatty()
+def _print_pieces(pieces: Iterator[str]) -> None:
+    """Print an answer as it comes, with a moving sign of life until there is something to print."""
+    terminal = is_terminal(sys.stdout)
+    if terminal and not is_dumb():
+        with _SignOfLife():
+            first = next(pieces, "")
+        pieces = itertools.chain([first], pieces)
     for piece in pieces:
         click.echo(safe(piece, terminal), nl=False)
-        sys.stdout.flush()
     click.echo()
 
 
-def _warm_up(agent: Any) -> None:
-    try:
-        agent.warm_up()
-    except PraisonError:
-        return  # the first turn meets the same error, and reports it where it is seen
+class _SignOfLife:
+    """Something that moves while the model thinks. It leaves the line as it found it: empty."""
+
+    _MARKS = "|/-\\"
+    _TEXT = " thinking"
+
+    def __enter__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._move, daemon=True)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _move(self) -> None:
+        for mark in itertools.cycle(self._MARKS):
+            click.echo(f"\r{mark}{self._TEXT}", nl=False)
+            if self._over.wait(_FRAME_S):
+                break
+        click.echo(f"\r{' ' * (1 + len(self._TEXT + '^C'))}\r", nl=False)  # the terminal itself writes ^C behind it
 
 
-def _user_flag(session: SessionData) -> str:
+def _state(session: SessionData, *, new: bool) -> str:
+    count = len(session.messages)
+    so_far = f"resumed ({count} message{'' if count == 1 else 's'})"
+    return f"Session {session.session_id} {'started' if new else so_far}."
+
+
+def _how_to_resume(session: SessionData) -> str:
+    """The command that goes on with the session, as a shell takes it."""
+    from shlex import quote
+
     from praisonaiagents.model.ids import DEFAULT_USER
 
-    return "" if session.user_id == DEFAULT_USER else f" --user {session.user_id}"
+    user = "" if session.user_id == DEFAULT_USER else f" --user {quote(session.user_id)}"
+    dashes = " --" if session.session_id.startswith("-") else ""
+    return f"praisonai session resume{user}{dashes} {quote(session.session_id)}"

@@ -6,8 +6,14 @@ import sys
 
 import click
 
-from praisonaiagents.cli.output import json_option
-from praisonaiagents.cli.sessions import complete_session_id, llm_option, user_option
+from praisonaiagents.cli.output import is_terminal, json_option
+from praisonaiagents.cli.sessions import (
+    complete_session_id,
+    instructions_option,
+    llm_option,
+    open_session,
+    user_option,
+)
 
 
 @click.command()
@@ -20,7 +26,7 @@ from praisonaiagents.cli.sessions import complete_session_id, llm_option, user_o
     shell_complete=complete_session_id,
     help="Keep the turn in this session.",
 )
-@click.option("--instructions", metavar="TEXT", help="What the agent is told to be.")
+@instructions_option
 @llm_option
 @user_option
 @json_option
@@ -31,23 +37,18 @@ def run(
 
     With --session the conversation is kept, and goes on where it was; without, nothing is stored.
     """
-    from praisonaiagents.cli.chat import one_turn
+    from praisonaiagents.cli.chat import one_turn, piped_text
     from praisonaiagents.session.data import SessionData
-    from praisonaiagents.session.store import get_default_session_store
 
     if prompt is None:
-        if sys.stdin.isatty():
+        if is_terminal(sys.stdin):
             raise click.UsageError("say what to run: praisonai run 'PROMPT'")
-        prompt = sys.stdin.read().strip()
-    if not prompt:
+        prompt = piped_text()
+    if not prompt.strip():
         raise click.UsageError("the prompt is empty")
-    settings = {"model": llm, "instructions": instructions}
-    given = {name: value for name, value in settings.items() if value}
-    if session_id is None:
-        one_turn(SessionData("", user or "", metadata=given), prompt)
+    if session_id is not None:
+        one_turn(open_session(session_id, user, llm=llm, instructions=instructions), prompt)
         return
-    store = get_default_session_store()
-    store.open_session(session_id, user_id=user, agent_name="Assistant")
-    if given:
-        store.update_session_metadata(session_id, user_id=user, **given)
-    one_turn(store.get_session(session_id, user_id=user or ""), prompt)
+    given = {"model": llm, "instructions": instructions}
+    metadata = {name: value for name, value in given.items() if value}
+    one_turn(SessionData("", user or "", metadata=metadata), prompt)

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from praisonaiagents.cli.output import json_option, print_details, print_json, print_messages, print_table, wants_json
-from praisonaiagents.errors import SessionNotFound
+from praisonaiagents.cli.group import Group, help_if_alone
+from praisonaiagents.cli.output import (
+    is_terminal,
+    json_option,
+    print_details,
+    print_json,
+    print_messages,
+    print_table,
+    wants_json,
+)
+from praisonaiagents.errors import PraisonError, SessionNotFound
 
 if TYPE_CHECKING:
     from praisonaiagents.session.data import SessionData
@@ -16,12 +25,17 @@ if TYPE_CHECKING:
 
 _RECENT = 20
 _COMPLETED = 200
+_SHELL_SYNTAX = frozenset(" '\"\\$`!*?[](){}<>|&;#~")
 
 
 def complete_session_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The newest session ids that start with what was typed."""
-    rows = _store().list_sessions(_COMPLETED, user_id=ctx.params.get("user"))
-    return [row["session_id"] for row in rows if row["session_id"].startswith(incomplete)]
+    """The newest session ids that start with what was typed. Ids that a shell would take apart are left out."""
+    try:
+        rows = _store().list_sessions(_COMPLETED, user_id=ctx.params.get("user"))
+    except PraisonError:
+        return []  # a line being typed is no place for an error
+    ids = (row["session_id"] for row in rows)
+    return [found for found in ids if found.startswith(incomplete) and _is_one_word(found)]
 
 
 session_id_argument = click.argument("session_id", shell_complete=complete_session_id)
@@ -29,12 +43,15 @@ user_option = click.option("--user", metavar="ID", help="Whose session it is. De
 llm_option = click.option(
     "--llm", "-m", metavar="MODEL", help="Model, such as gpt-4o-mini or anthropic/claude-haiku-4-5."
 )
+instructions_option = click.option("--instructions", metavar="TEXT", help="What the agent is told to be.")
 
 
-@click.group()
+@click.group(cls=Group, invoke_without_command=True)
 @json_option
-def session() -> None:
+@click.pass_context
+def session(ctx: click.Context) -> None:
     """Conversations that are kept: list, start, resume, show, delete."""
+    help_if_alone(ctx, session)
 
 
 @session.command("list")
@@ -53,18 +70,18 @@ def list_sessions(limit: int, everything: bool, all_users: bool, user: str | Non
     elif not rows:
         click.echo("No sessions found. Start one: praisonai session start my-session", err=True)
     else:
-        columns = ["ID", "User", "Title", "Agent", "Messages", "Updated"] if all_users else _COLUMNS
+        columns = ["ID", *(["User"] if all_users else []), "Title", "Agent", "Messages", "Updated"]
         print_table(columns, [_row(row, all_users) for row in rows])
 
 
 @session.command()
-@click.argument("session_id", required=False)
-@click.option("--instructions", metavar="TEXT", help="What the agent is told to be.")
+@click.argument("session_id", required=False, shell_complete=complete_session_id)
+@instructions_option
 @llm_option
 @user_option
 @json_option
 def start(session_id: str | None, instructions: str | None, llm: str | None, user: str | None) -> None:
-    """Start a conversation, or go on with it if it is there.
+    """Start a conversation, or go on with it if it is there. Without an ID, one is made.
 
     In a terminal this opens a chat. Otherwise each line of standard input is one prompt.
     """
@@ -74,12 +91,8 @@ def start(session_id: str | None, instructions: str | None, llm: str | None, use
         from praisonaiagents.session.workspace import new_session_id
 
         session_id = new_session_id("Assistant")
-    store = _store()
-    new = not store.session_exists(session_id, user_id=user or "")
-    record = store.open_session(session_id, user_id=user, agent_name="Assistant")
-    if llm or instructions:
-        store.update_session_metadata(session_id, user_id=user, model=llm, instructions=instructions)
-    converse(store.get_session(session_id, user_id=record.user_id), new=new)
+    new = not _store().session_exists(session_id, user_id=user or "")
+    converse(open_session(session_id, user, llm=llm, instructions=instructions), new=new)
 
 
 @session.command()
@@ -94,8 +107,7 @@ def resume(session_id: str, prompt: str | None, llm: str | None, user: str | Non
 
     found = find(session_id, user)
     if llm:
-        _store().update_session_metadata(session_id, user_id=found.user_id, model=llm)
-        found = find(session_id, found.user_id)
+        found = open_session(session_id, found.user_id, llm=llm)
     if prompt is not None:
         one_turn(found, prompt)
     else:
@@ -123,8 +135,8 @@ def show(session_id: str, messages: int, user: str | None) -> None:
             ("Title", found.metadata.get("title") or "-"),
             ("Agent", found.agent_name or "-"),
             ("Model", found.model() or "-"),
-            ("Created", found.created_at or "-"),
-            ("Updated", found.updated_at or "-"),
+            ("Created", _when(found.created_at)),
+            ("Updated", _when(found.updated_at)),
             ("Messages", str(len(found.messages))),
             ("Tokens", f"{usage['input_tokens']:,} in / {usage['output_tokens']:,} out"),
         ]
@@ -148,7 +160,8 @@ def delete(session_id: str, yes: bool, user: str | None) -> None:
     if not yes and not _confirmed(session_id):
         click.echo("Cancelled")
         return
-    store.delete_session(session_id, user_id=user)
+    if not store.delete_session(session_id, user_id=user):
+        raise _not_found(session_id, user)  # somebody else was faster
     if wants_json():
         print_json({"deleted": True, "session_id": session_id})
     else:
@@ -161,6 +174,21 @@ def find(session_id: str, user: str | None) -> SessionData:
     if not store.session_exists(session_id, user_id=user):
         raise _not_found(session_id, user)
     return store.get_session(session_id, user_id=user)
+
+
+def open_session(
+    session_id: str, user: str | None, *, llm: str | None = None, instructions: str | None = None
+) -> SessionData:
+    """The session, made if need be, with settings that it keeps. A model nobody knows is refused before it is kept."""
+    if llm:
+        from praisonaiagents.agent.models import choose_model
+
+        choose_model(llm)
+    store = _store()
+    store.open_session(session_id, user_id=user, agent_name="Assistant")
+    if llm or instructions:
+        store.update_session_metadata(session_id, user_id=user, model=llm, instructions=instructions)
+    return store.get_session(session_id, user_id=user or "")
 
 
 def as_json(found: SessionData) -> dict[str, Any]:
@@ -181,17 +209,26 @@ def as_json(found: SessionData) -> dict[str, Any]:
     }
 
 
-_COLUMNS = ["ID", "Title", "Agent", "Messages", "Updated"]
+def _is_one_word(session_id: str) -> bool:
+    return not session_id.startswith("-") and _SHELL_SYNTAX.isdisjoint(session_id)
 
 
 def _row(row: dict[str, Any], with_user: bool) -> list[str]:
-    shown = [row["session_id"], row["title"] or "-", row["agent_name"] or "-", str(row["message_count"])]
-    updated = row["updated_at"].replace("T", " ")[:19] or "-"
-    return [shown[0], *([row["user_id"]] if with_user else []), *shown[1:], updated]
+    shown = [row["title"] or "-", row["agent_name"] or "-", str(row["message_count"]), _when(row["updated_at"])]
+    return [row["session_id"], *([row["user_id"]] if with_user else []), *shown]
+
+
+def _when(iso: str) -> str:
+    """A time of a session: by the clock on the wall for people, as it is stored for programs."""
+    if not iso or not is_terminal(sys.stdout):
+        return iso or "-"
+    from datetime import datetime
+
+    return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _confirmed(session_id: str) -> bool:
-    if not sys.stdin.isatty():
+    if wants_json() or not is_terminal(sys.stdin):
         raise click.UsageError(f"deleting {session_id!r} needs a terminal to ask in; without one, say --yes")
     return click.confirm(f"Delete session {session_id}?", default=False)
 
@@ -201,11 +238,12 @@ def _not_found(session_id: str, user: str | None) -> SessionNotFound:
 
     store = _store()
     ids = [row["session_id"] for row in store.list_sessions(_COMPLETED, user_id=user)]
-    similar = difflib.get_close_matches(session_id, ids, n=2)
-    error = SessionNotFound(session_id, user, tuple(similar))
+    error = SessionNotFound(session_id, user, tuple(difflib.get_close_matches(session_id, ids, n=2)))
     owners = [] if user else store.engine.owners(session_id)
     if owners:
         error.args = (f"{error}; user {' and '.join(map(repr, owners))} has one: say --user",)
+    elif not error.similar:
+        error.args = (f"{error}; praisonai session list shows what there is",)
     return error
 
 

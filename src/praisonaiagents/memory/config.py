@@ -13,7 +13,7 @@ silently ignored is a conversation lost.
 
 from __future__ import annotations
 
-import difflib
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -69,12 +69,16 @@ class MemoryConfig:
         check_user_id(self.user_id)
         if self.db is not None:
             _check_db(self.db)
-        if self.auto_memory:
-            warnings.warn(
-                "auto_memory is accepted, but this version does not extract anything yet",
-                AutoMemoryPending,
-                stacklevel=1,
-            )
+        for name in ("auto_memory", "history"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigTypeError(f"{name} is True or False, not {getattr(self, name)!r}")
+        _check_count("history_limit", self.history_limit)
+        if self.max_messages is not None:
+            _check_count("max_messages", self.max_messages)
+        if isinstance(self.lock_timeout, bool) or not isinstance(self.lock_timeout, (int, float)):
+            raise ConfigTypeError(f"lock_timeout is a number of seconds, not {self.lock_timeout!r}")
+        if not 0 <= self.lock_timeout < math.inf:
+            raise ConfigError(f"lock_timeout is a number of seconds from 0, not {self.lock_timeout}")
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting but `db`, which may hold a password."""
@@ -90,6 +94,24 @@ def resolve(memory: Any) -> tuple[MemoryConfig, Any]:
 
     Raises `ConfigTypeError` for a type or an option nobody knows, `ConfigError` for a value that makes no sense.
     """
+    config, instance = _resolve(memory)
+    if config.auto_memory:
+        warnings.warn(
+            "auto_memory is accepted, but this version does not extract anything yet", AutoMemoryPending, stacklevel=3
+        )
+    return config, instance
+
+
+def with_settings(config: MemoryConfig, **settings: Any) -> MemoryConfig:
+    """The configuration with the settings that are not None. Raises `ConfigError` if it says otherwise already."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name, value in given.items():
+        if getattr(config, name) not in (None, value):
+            raise ConfigError(f"{name} was given twice, and differently: as {name}= and in memory=")
+    return replace(config, **given)
+
+
+def _resolve(memory: Any) -> tuple[MemoryConfig, Any]:
     if memory is None or isinstance(memory, bool):
         return MemoryConfig(), NullMemory()
     if isinstance(memory, MemoryConfig):
@@ -99,7 +121,7 @@ def resolve(memory: Any) -> tuple[MemoryConfig, Any]:
     if isinstance(memory, dict):
         return _of_dict(memory), NullMemory()
     if isinstance(memory, (list, tuple)) and len(memory) == 1:
-        return resolve(memory[0])
+        return _resolve(memory[0])
     if hasattr(memory, "search") and hasattr(memory, "add"):
         return MemoryConfig(), memory if hasattr(memory, "close_connections") else ForeignMemory(memory)
     if hasattr(memory, "database_url"):
@@ -107,17 +129,6 @@ def resolve(memory: Any) -> tuple[MemoryConfig, Any]:
     raise ConfigTypeError(
         f"memory= takes True, False, a name, a URL, a dict, a MemoryConfig or a memory object, not {type(memory).__name__}"
     )
-
-
-def with_settings(config: MemoryConfig, **settings: Any) -> MemoryConfig:
-    """The configuration with the settings that are not None. Raises `ConfigError` if it says otherwise already."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    for name, value in given.items():
-        if getattr(config, name) not in (None, value):
-            raise ConfigError(f"{name} was given twice, and differently: as {name}= and in memory=")
-    if "db" in given:
-        _check_db(given["db"])
-    return replace(config, **given)
 
 
 def _of_string(text: str) -> MemoryConfig:
@@ -132,8 +143,8 @@ def _of_string(text: str) -> MemoryConfig:
 def _of_dict(options: dict[str, Any]) -> MemoryConfig:
     known = [field.name for field in fields(MemoryConfig)]
     given = dict(options)
-    if "provider" in given:
-        given.setdefault("backend", given.pop("provider"))
+    if "provider" in given and "backend" not in given:
+        given["backend"] = given.pop("provider")
     unknown = [str(name) for name in given if name not in known]
     if unknown:
         hints = _did_you_mean(unknown, known)
@@ -152,6 +163,13 @@ def _check_backend(backend: object) -> str:
     return name
 
 
+def _check_count(name: str, count: object) -> None:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise ConfigTypeError(f"{name} is a number of messages, not {count!r}")
+    if count < 1:
+        raise ConfigError(f"{name} is a number of messages from 1, not {count}")
+
+
 def _check_db(db: object) -> None:
     if not isinstance(db, str):
         raise ConfigError(
@@ -161,5 +179,7 @@ def _check_db(db: object) -> None:
 
 
 def _did_you_mean(names: Iterable[str], known: list[str]) -> str:
+    import difflib
+
     close = [match for name in names for match in difflib.get_close_matches(name, known, n=1)]
     return f" (did you mean {' and '.join(map(repr, close))}?)" if close else ""

@@ -8,7 +8,6 @@ pure function cannot see that, so the file engine compares the ids in the file's
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 from praisonaiagents.errors import InvalidId, InvalidIdType
@@ -68,7 +67,7 @@ def file_stem(checked_id: str) -> str:
     stem = _escape(checked_id)
     if len(stem) <= _LONGEST_STEM:
         return stem
-    digest = hashlib.sha256(checked_id.encode()).hexdigest()[:32]
+    digest = _digest(checked_id)
     return _shorten(stem) + _HASH_MARK + digest
 
 
@@ -85,7 +84,7 @@ def id_of_stem(stem: str) -> str | None:
 
 def twin_stem(user_id: str, session_id: str) -> str:
     """Another stem for the same session, used when the first one is taken by a session of another id or user."""
-    digest = hashlib.sha256(f"{user_id}\0{session_id}".encode()).hexdigest()[:32]
+    digest = _digest(f"{user_id}\0{session_id}")
     return _shorten(_escape(session_id)) + _HASH_MARK + digest
 
 
@@ -107,6 +106,12 @@ def _escape(checked_id: str) -> str:
         return byte in _SAFE_BYTES and not (device and position == 0)
 
     return "".join(chr(byte) if plain(i, byte) else f"%{byte:02X}" for i, byte in enumerate(raw))
+
+
+def _digest(text: str) -> str:
+    import hashlib  # loads OpenSSL, which most ids never need
+
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _shorten(stem: str) -> str:

@@ -23,6 +23,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 100
 
 _MAX_INT_BITS = 14_000  # Python neither writes nor reads an integer of more than 4,300 digits
+_LONGEST_PATH = 80  # characters of a place that an error names
 _MAX_EXACT_INT = 2**53  # a timestamp is read back as a float
 
 
@@ -169,7 +170,7 @@ def check(message: Message) -> None:
             raise InvalidMessage(f"{key} cannot be {type(value).__name__}")
         check_json(value, key)
     if message.role not in ROLES:
-        raise InvalidMessage(f"unknown role {message.role[:40]!r}; roles: {', '.join(ROLES)}")
+        raise InvalidMessage(f"unknown role; roles: {', '.join(ROLES)}")
     if type(message.timestamp) is int and abs(message.timestamp) > _MAX_EXACT_INT:
         raise InvalidMessage("timestamp is a whole number too large to be a time in seconds")
     _check_extra(message)
@@ -191,22 +192,22 @@ def check_json(value: object, path: str, depth: int = MAX_DEPTH) -> None:
         return
     if kind is int:
         if value.bit_length() > _MAX_INT_BITS:  # type: ignore[attr-defined]
-            raise InvalidMessage(f"{path[:80]} is an integer of more than {_MAX_INT_BITS:,} bits")
+            raise InvalidMessage(f"{path} is an integer of more than {_MAX_INT_BITS:,} bits")
     elif kind is float:
         if not math.isfinite(value):  # type: ignore[arg-type]
-            raise InvalidMessage(f"{path[:80]} is {value}, which JSON cannot hold")
+            raise InvalidMessage(f"{path} is {value}, which JSON cannot hold")
     elif depth == 0:
-        raise InvalidMessage(f"{path[:80]} is nested deeper than {MAX_DEPTH} levels")
+        raise InvalidMessage(f"{path} is nested deeper than {MAX_DEPTH} levels")
     elif kind is list:
         for item in value:  # type: ignore[attr-defined]
-            check_json(item, f"{path}[]", depth - 1)
+            check_json(item, f"{path}[]"[:_LONGEST_PATH], depth - 1)
     elif kind is dict:
         for key, item in value.items():  # type: ignore[attr-defined]
             if type(key) is not str:
-                raise InvalidMessage(f"{path[:80]} has a key that is not text but {type(key).__name__}")
-            check_json(item, f"{path}.{key}", depth - 1)
+                raise InvalidMessage(f"{path} has a key that is not text but {type(key).__name__}")
+            check_json(item, f"{path}.{key}"[:_LONGEST_PATH], depth - 1)
     else:
-        raise InvalidMessage(f"{path[:80]} holds a {kind.__name__}, which JSON cannot hold exactly")
+        raise InvalidMessage(f"{path} holds a {kind.__name__}, which JSON cannot hold exactly")
 
 
 def _fits(key: str, value: object) -> bool:

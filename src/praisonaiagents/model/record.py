@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from praisonaiagents.errors import InvalidMessage
+from praisonaiagents.errors import InvalidId, InvalidMessage
+from praisonaiagents.model.ids import DEFAULT_USER, check_session_id, check_user_id
 from praisonaiagents.model.message import check_json
 
 
@@ -30,7 +31,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     length: number of the message that would come next, so `length - start` messages are visible.
     revision: counts the changes of this record, not the messages; compare it to notice somebody else's change.
     state: the session's own JSON object for the caller. metadata: title, tags and the like.
-    extra: top-level keys this version does not know, as they were found.
+    extra: top-level keys this version does not know, as they were found; none of `RESERVED`.
     """
 
     user_id: str
@@ -55,23 +56,68 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.length - self.start
 
 
-PATCHABLE = frozenset({"agent_name", "metadata", "state", "start", "extra"})
+_TYPES: dict[str, tuple[type, ...]] = {
+    "agent_name": (str, type(None)),
+    "metadata": (dict,),
+    "state": (dict,),
+    "start": (int,),
+    "extra": (dict,),
+}
+PATCHABLE = frozenset(_TYPES)
+RESERVED = frozenset(
+    {
+        "session_id",
+        "user_id",
+        "storage",
+        "agent_name",
+        "created_at",
+        "metadata",
+        "state",
+        "archived_messages",
+        "messages",
+        "message_count",
+        "updated_at",
+    }
+)
+"""The top-level keys of a session that has been written out, which `extra` therefore cannot hold."""
+
+_YEAR_9999_S = 253_370_764_800  # the last year that ISO 8601 and `datetime` know
 
 
 def patched(record: Record, patch: dict[str, Any]) -> Record:
     """`record` with the fields of `patch` replaced and its revision counted up.
 
-    Raises `ValueError` for a field that is not in `PATCHABLE`, or a value JSON cannot hold exactly.
+    `start` only moves forward, so that of two callers who trim at the same time the one who knows less undoes nothing.
+    Raises `InvalidMessage` for a field that is not in `PATCHABLE`, or a value that it cannot hold.
     """
     if not patch.keys() <= PATCHABLE:
-        raise ValueError(f"not a field that can be changed: {', '.join(sorted(patch.keys() - PATCHABLE))}")
+        raise InvalidMessage(f"not a field that can be changed: {', '.join(sorted(patch.keys() - PATCHABLE))}")
     check_values(patch)
-    return msgspec.structs.replace(record, **patch, revision=record.revision + 1)
+    start = patch.get("start", record.start)
+    if not 0 <= start <= record.length:
+        raise InvalidMessage(f"start is a message number up to {record.length}, not {start}")
+    moved = {"start": max(start, record.start), "revision": record.revision + 1}
+    return msgspec.structs.replace(record, **(patch | moved))
+
+
+def check_record(record: Record) -> None:
+    """Raise `InvalidId` or `InvalidMessage` unless a session can be made of `record` and read back exactly."""
+    check_session_id(record.session_id)
+    if check_user_id(record.user_id) != record.user_id:
+        raise InvalidId(f"the user id of a record cannot be empty; a session of no user belongs to {DEFAULT_USER!r}")
+    if type(record.created_at) not in (int, float) or not 0 <= record.created_at < _YEAR_9999_S:
+        raise InvalidMessage("created_at is a time in seconds since 1970")
+    check_values({key: getattr(record, key) for key in ("agent_name", "metadata", "state", "extra")})
 
 
 def check_values(values: dict[str, Any]) -> None:
-    """Raise `InvalidMessage` unless `values` can be stored as JSON and read back exactly."""
+    """Raise `InvalidMessage` unless the fields of a record in `values` can be stored as JSON and read back exactly."""
+    for key, value in values.items():
+        if type(value) not in _TYPES[key]:
+            raise InvalidMessage(f"{key} cannot be {type(value).__name__}")
     check_json(values, "record")
+    if reserved := RESERVED & values.get("extra", {}).keys():
+        raise InvalidMessage(f"extra cannot hold {', '.join(sorted(reserved))}")
     try:
         msgspec.json.encode(values)
     except UnicodeEncodeError as exc:

@@ -51,15 +51,15 @@ def _has_something(message: Message) -> bool:
 
 def _match_results(messages: Sequence[Message]) -> dict[tuple[int, int], Message]:
     """(index of the assistant message, position of its call) -> the first result that answers that call."""
-    waiting: dict[str, list[tuple[int, int]]] = {}
+    waiting: dict[str | None, list[tuple[int, int]]] = {}
     matched: dict[tuple[int, int], Message] = {}
     for index, message in enumerate(messages):
         if message.role == "tool":
-            places = waiting.get(message.tool_call_id or "")
+            places = waiting.get(message.tool_call_id)
             if places:
                 matched[places.pop(0)] = message
             continue
-        reused: dict[str, list[tuple[int, int]]] = {}
+        reused: dict[str | None, list[tuple[int, int]]] = {}
         for position, call in enumerate(message.calls()):
             reused.setdefault(call["id"], []).append((index, position))
         waiting |= reused  # a later call that reuses an id is the one a later result answers

@@ -35,7 +35,7 @@ def retention_start(messages: Sequence[Message], size: int) -> int:
     """Index of the first message to keep when a session is bounded to `size` messages.
 
     Whole turns go, oldest first. Only a last turn that alone exceeds `size` is cut inside, between its tool calls; its
-    last call with its results, or its last message, always stays.
+    last message always stays, and with a result its call.
     """
     if len(messages) <= size:
         return 0
@@ -46,7 +46,10 @@ def retention_start(messages: Sequence[Message], size: int) -> int:
     start = window_start(messages, size)
     if start < len(messages):
         return start
-    return min((call for call, result in pairs if result == len(messages) - 1), default=len(messages) - 1)
+    start = len(messages) - 1
+    while torn := [call for call, result in pairs if call < start <= result]:
+        start = min(torn)
+    return start
 
 
 def lacks_call(messages: Sequence[Message]) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from praisonaiagents.errors import InvalidMessage
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.repair import repair
 from praisonaiagents.model.window import window
@@ -48,10 +49,17 @@ class Conversation:
         """Add one message at the end."""
         self.history.append(Entry.of(message))
 
-    def for_model(self) -> list[Message]:
-        """What a language model is sent: the last messages, repaired."""
-        messages = [Message.from_dict({"run_id": getattr(entry, "run_id", None), **entry}) for entry in self.history]
-        return repair(window(self._shown(messages), self._limit))
+    def for_model(self, run_id: str) -> list[Message]:
+        """What a language model is sent in this turn: the last messages up to the turn's own, repaired.
+
+        Raises `InvalidMessage` if somebody put what is no message into the list.
+        """
+        messages = [_message(entry) for entry in self.history]
+        while messages and messages[-1].run_id != run_id:
+            messages.pop()  # what another agent said after this turn began
+        shown = self._shown(messages)
+        del self.history[: len(messages) - len(shown)]  # a bounded session has a bounded list
+        return repair(window(shown, self._limit))
 
     def _shown(self, messages: Sequence[Message]) -> Sequence[Message]:
         return messages
@@ -95,3 +103,9 @@ class StoredConversation(Conversation):
 
     def _shown(self, messages: Sequence[Message]) -> Sequence[Message]:
         return self._store.shown(messages)
+
+
+def _message(entry: dict[str, Any]) -> Message:
+    if not isinstance(entry, dict):
+        raise InvalidMessage(f"a message of chat_history is a dict with role and content, not {type(entry).__name__}")
+    return Message.from_dict({"run_id": getattr(entry, "run_id", None), **entry})

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Record
 from praisonaiagents.model.window import window
 
 
-@dataclass(frozen=True)
-class SessionData:
+class SessionData(msgspec.Struct, frozen=True):
     """One session with its messages, oldest first.
 
     created_at, updated_at: ISO 8601 in UTC; empty for a session that does not exist.
@@ -21,12 +21,12 @@ class SessionData:
 
     session_id: str
     user_id: str
-    messages: list[Message] = field(default_factory=list)
+    messages: list[Message] = []
     created_at: str = ""
     updated_at: str = ""
     agent_name: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    state: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = {}
+    state: dict[str, Any] = {}
 
     @classmethod
     def of(cls, record: Record, messages: Sequence[Message]) -> SessionData:

@@ -438,7 +438,7 @@ def get_default_session_store() -> DefaultSessionStore:
     global _default
     retention = os.environ.get("PRAISONAI_SESSION_RETENTION") or None
     bound = os.environ.get("PRAISONAI_SESSION_ACTIVE_WINDOW") or None
-    settings = (str(get_sessions_dir()), retention, bound)
+    settings = (get_sessions_dir(), retention, bound)
     if _default is None or _default[0] != settings:
         if bound is not None and not bound.isdecimal():
             raise ConfigError(f"PRAISONAI_SESSION_ACTIVE_WINDOW is a number of messages, not {bound!r}")

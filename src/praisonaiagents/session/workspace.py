@@ -1,15 +1,14 @@
-"""Session ids made for people who did not choose one."""
+"""Session ids made for people who did not choose one. What is only needed to make one is imported when one is made."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
-from datetime import UTC, datetime
 
 
 def new_session_id(agent_name: str) -> str:
     """A new id that sorts by the hour and tells agents apart: `2026112209-3b5d1c-9f8e7a6b`."""
+    from datetime import UTC, datetime
+
     hour = datetime.now(UTC).strftime("%Y%m%d%H")
     return f"{hour}-{_digest(agent_name)[:6]}-{os.urandom(4).hex()}"
 
@@ -26,6 +25,8 @@ def workspace() -> str:
     """
     if os.environ.get("PRAISONAI_GLOBAL_SESSIONS", "").lower() in ("1", "true", "yes"):
         return "global"
+    import subprocess
+
     try:
         found = subprocess.run(
             ["git", "rev-list", "--max-parents=0", "HEAD"],  # noqa: S607
@@ -40,4 +41,6 @@ def workspace() -> str:
 
 
 def _digest(text: str) -> str:
+    import hashlib
+
     return hashlib.sha256(text.encode()).hexdigest()

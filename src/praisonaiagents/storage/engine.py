@@ -13,7 +13,8 @@ What holds for every call:
 - Any number of threads and processes may call at once. Appends to one session all land, each once, in one order that all
   readers agree on.
 - Messages are numbered from 0 in the order of their appends. Numbers are never given twice, also when messages are dropped.
-- Values come back exactly as given. What JSON cannot hold exactly is refused with `InvalidMessage`.
+- Values come back exactly as given. What JSON cannot hold exactly is refused with `InvalidMessage`. Nothing that was
+  given or returned is shared: changing it later changes nothing that is stored.
 - Damage is contained: what cannot be read is kept aside and reported as a `SessionDamage` warning, the rest is returned.
 
 The caller closes an engine it made; a closed engine may not be used.
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import msgspec
 
 from praisonaiagents.errors import MessageIdConflict
-from praisonaiagents.model.message import Message, encode_checked
+from praisonaiagents.model.message import Message, decode, encode_checked
 from praisonaiagents.model.record import Key, Record
 
 
@@ -61,7 +62,9 @@ class Engine(Protocol):
     def open_session(self, record: Record, *, must_be_new: bool = False) -> Record:
         """Make the session `record` describes, with no messages, unless it is there; return what is there then.
 
-        An existing session is left as it is. Raises `SessionExists` for one if `must_be_new`.
+        `start`, `length`, `revision` and `updated_at` are the engine's own, whatever `record` says; `created_at` is now
+        if it is 0, and kept to the microsecond. Of any number of callers at once, one makes it. An existing session is
+        left as it is. Raises `SessionExists` for one if `must_be_new`, `InvalidId`, `InvalidMessage` (`check_record`).
         """
         ...
 
@@ -70,10 +73,11 @@ class Engine(Protocol):
         ...
 
     def list_sessions(self, user_id: str | None, *, after: str | None = None, limit: int = 50) -> Page:
-        """Up to `limit` sessions of a user (None: of all users), the one changed last first.
+        """Up to `limit` sessions (at least 1) of a user (None: of all users), the one changed last first.
 
-        Sessions changed at the same instant come in an unspecified but stable order. `after` is the `Page.after` of the
-        page before. A session that does not change while its pages are read is seen exactly once.
+        Sessions changed at the same instant come in an unspecified but stable order. Reading, a repeated append and
+        `drop` are no changes. `after` is the `Page.after` of the page before. A session that does not change while its
+        pages are read is seen exactly once, whatever becomes of the others.
         """
         ...
 
@@ -84,9 +88,10 @@ class Engine(Protocol):
     def append(self, key: Key, messages: Sequence[Message], *, expected_length: int | None = None) -> Appended:
         """Add messages at the end, all or none of them, at a cost that does not depend on the length of the history.
 
-        A message without an id is given a new one. A message whose id is stored already with the same content is left
-        out; with other content the call raises `MessageIdConflict`. If anything is left to be stored and
-        `expected_length` is not the session's length, raises `Conflict`. Raises `SessionNotFound`.
+        A message without an id is given a new one. A message whose id is stored already in this session (or earlier in
+        this call) with equal content is left out, whatever its time; with other content the call raises `MessageIdConflict`. If anything is
+        left to be stored and `expected_length` is not the session's length, raises `Conflict`. Raises `SessionNotFound`,
+        `InvalidMessage`, `MessageTooLarge`.
         """
         ...
 
@@ -94,22 +99,25 @@ class Engine(Protocol):
         """Messages number `start` up to, not including, `stop`.
 
         `start` None means the first visible message; a negative start counts from the end and stops at the first visible
-        message. Numbers of archived messages may be given; what lies outside the history is left out. A session that is
-        not there has no messages. The cost depends on the messages returned and those after them, not on those before.
+        message. `stop` None means the end. Numbers of archived messages may be given; what lies outside the history is
+        left out, and no message has a negative number. A session that is not there has no messages. The cost depends on
+        the messages returned and those after them, not on those before.
         """
         ...
 
     def update(self, key: Key, patch: Mapping[str, Any], *, expected_revision: int | None = None) -> Record:
-        """Replace fields of the record (those in `record.PATCHABLE`) and return it.
+        """Replace fields of the record (those in `record.PATCHABLE`) and return it, its revision counted up.
 
-        Raises `SessionNotFound`, or `Conflict` if `expected_revision` is not the record's revision.
+        `start` only moves forward, up to `length`. Raises `SessionNotFound`, `Conflict` if `expected_revision` is not the
+        record's revision, `InvalidMessage` for another field or a value that it cannot hold (`record.patched`).
         """
         ...
 
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
         """Make `messages` the whole history, in one step; numbering goes on. All earlier messages are freed.
 
-        Raises `SessionNotFound`.
+        They get ids as in `append`, and may have those of earlier messages. Counts as a change of the record. Raises
+        `SessionNotFound`, `InvalidMessage`, `MessageTooLarge`, `MessageIdConflict`.
         """
         ...
 
@@ -121,7 +129,10 @@ class Engine(Protocol):
         ...
 
     def delete(self, key: Key) -> bool:
-        """Remove the session and all that was stored for it. False if there was none."""
+        """Remove the session and all that was stored for it, so that one made later begins as if it had never been.
+
+        False if there was none.
+        """
         ...
 
     def close(self) -> None:
@@ -155,19 +166,34 @@ def batch(messages: Sequence[Message], max_message_bytes: int) -> Batch:
     for message in messages:
         complete = message if message.id else msgspec.structs.replace(message, id=new_message_id())
         line = encode_checked(complete, max_message_bytes)
-        if lines.setdefault(complete.id, line) != line:
+        if not same(lines.setdefault(complete.id, line), line):
             raise MessageIdConflict(complete.id)
         ids.append(complete.id)
     return Batch(tuple(ids), lines, frozenset(message.id for message in messages if message.id))
 
 
+def same(line: bytes, other: bytes) -> bool:
+    """True if two encoded messages have equal content. Neither the order of keys nor the time is content.
+
+    Whoever repeats a call says the same thing later.
+    """
+    return line == other or _timeless(line) == _timeless(other)
+
+
+def _timeless(line: bytes) -> Message:
+    return msgspec.structs.replace(decode(line), timestamp=0.0)
+
+
 def clip(record: Record, first_kept: int, start: int | None, stop: int | None) -> tuple[int, int]:
-    """The bounds of `Engine.read` as message numbers, with `first_kept` the oldest message that is still there."""
+    """The bounds of `Engine.read` as message numbers, with `first_kept` the oldest message that is still there.
+
+    Both lie in the history, the second never before the first.
+    """
     if start is None:
         first = record.start
     elif start < 0:
         first = max(record.start, record.length + start)
     else:
-        first = max(first_kept, start)
+        first = min(max(first_kept, start), record.length)
     last = record.length if stop is None else min(stop, record.length)
     return first, max(first, last)

@@ -9,7 +9,11 @@ footer with the message and a new footer, and is done: its cost is the same at 1
 that changes a file writes a new one and puts it in its place.
 
 What a reader would get wrong: the name of a file is only a hint. The ids in its header decide whose session it is, because
-a disk may be blind to case, and because PraisonAI gave different ids one name.
+a disk may be blind to case, and because PraisonAI gave different ids one name. Only where no session of those ids could lie
+under that name (somebody copied or renamed the file, or the header is damaged) does the name decide.
+
+Readers take no lock, because many of them would keep a writer waiting for ever. One that meets a file in the middle of a
+write looks again with a lock.
 
 What survives: with `durability="process"` a crash of this process at any point; with `"full"` (fsync on every call) a loss
 of power too. What is not served: Windows (no `flock`), and network disks without working locks.
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +35,6 @@ import msgspec
 from praisonaiagents.errors import (
     ConfigError,
     Conflict,
-    NotASessionFile,
     SessionDamage,
     SessionExists,
     SessionNotFound,
@@ -39,25 +43,34 @@ from praisonaiagents.errors import (
 )
 from praisonaiagents.model.ids import DEFAULT_USER, file_stem, id_of_stem, reference_stem, twin_stem
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message
-from praisonaiagents.model.record import Key, Record, check_values, patched
+from praisonaiagents.model.record import Key, Record, check_record, patched
 from praisonaiagents.storage import jsonlayout as layout
-from praisonaiagents.storage.engine import Appended, Batch, Page, Slice, batch, clip
-from praisonaiagents.storage.filelock import Deadline, Locked, open_for_reading, open_for_writing
+from praisonaiagents.storage.engine import Appended, Batch, Page, Slice, batch
+from praisonaiagents.storage.filelock import (
+    Deadline,
+    Opened,
+    open_for_reading,
+    open_for_writing,
+    open_lock,
+    open_unlocked,
+    release,
+)
 from praisonaiagents.storage.sessionfile import (
     SessionFile,
     footer_of,
     identify,
     length_of,
+    load,
     mode_of,
     not_stored,
     read_slice,
     record_of,
     set_time,
-    whole,
+    slice_of,
     write_at,
 )
 
-_LONGEST_REFERENCE_STEM = 250
+_LONGEST_REFERENCE_STEM = 240  # bytes; the longest name beside it, in `damaged`, has 12 more
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -86,31 +99,26 @@ class JsonFileEngine:
         self.lock_timeout_s = lock_timeout_s
         self._max_message_bytes = max_message_bytes
         self._sync = durability == "full"
-        self._owners_seen: dict[str, tuple[int, str | None]] = {}
+        self._owners_seen: dict[str, tuple[tuple[int, int], str | None]] = {}
 
     def open_session(self, record: Record, *, must_be_new: bool = False) -> Record:
-        check_values({"agent_name": record.agent_name, "metadata": record.metadata, "state": record.state})
-        while True:
-            existing = self.get(record.key)
-            if existing is not None:
-                if must_be_new:
-                    raise SessionExists(record.session_id, record.user_id)
-                return existing
-            now = _now()
-            new = msgspec.structs.replace(
-                record, created_at=record.created_at or now, revision=0, start=0, updated_at=now
-            )
-            for path in self._new_paths(record.key):
-                if self._create(path, new):
-                    return new
-            # somebody made it meanwhile: look again
+        check_record(record)
+        existing = self.get(record.key)
+        while existing is None:
+            with self._making(record.key):
+                existing = self.get(record.key)
+                if existing is None and (made := self._create(record)):
+                    return made
+        if must_be_new:
+            raise SessionExists(record.session_id, record.user_id)
+        return existing
 
     def get(self, key: Key) -> Record | None:
         with self._reading(key) as file:
             return record_of(file) if file else None
 
     def list_sessions(self, user_id: str | None, *, after: str | None = None, limit: int = 50) -> Page:
-        with _translated(self.folder):
+        with _Translated(self.folder):
             files = sorted(self._files(user_id), reverse=True)
             if after is not None:
                 after_ns, _, after_path = after.partition(":")
@@ -119,7 +127,7 @@ class JsonFileEngine:
             page: list[Record] = []
             for position, (changed_ns, path) in enumerate(files):
                 record = self._listed_record(path)
-                if record is None or user_id not in (None, record.user_id):
+                if record is None or user_id not in (None, record.user_id) or not self._is_found(path, record.key):
                     continue
                 page.append(record)
                 if len(page) == limit:
@@ -128,13 +136,11 @@ class JsonFileEngine:
             return Page(page, None)
 
     def owners(self, session_id: str) -> list[str]:
-        stem, reference = file_stem(session_id), reference_stem(session_id)
-        paths = [f"{self.folder}/{stem}.json", f"{self.folder}/{reference}.json"]
-        for name in ("", *_names(f"{self.folder}/users")):
-            user_id = id_of_stem(name) if name else DEFAULT_USER
-            folder = f"{self.folder}/users/{name}" if name else self.folder
-            paths.append(f"{folder}/{stem}.json")
-            paths += [f"{folder}/{twin_stem(user_id, session_id)}.json"] if user_id else []
+        paths = [path for path, _ in self._paths(Key(DEFAULT_USER, session_id))]
+        for name in _names(f"{self.folder}/users"):
+            user_id = id_of_stem(name)
+            paths.append(f"{self.folder}/users/{name}/{file_stem(session_id)}.json")
+            paths += [self._twin_path(Key(user_id, session_id))] if user_id else []  # else the name holds a hash
         records = (self._listed_record(path) for path in dict.fromkeys(paths))
         return sorted({record.user_id for record in records if record and record.session_id == session_id})
 
@@ -155,7 +161,7 @@ class JsonFileEngine:
             if file is None:
                 return Slice(0, [])
             found = read_slice(file, start, stop)
-        return found if found is not None else self._read_damaged(key, start, stop)
+        return found if found is not None else self._read_with_lock(key, start, stop)
 
     def update(self, key: Key, patch: Mapping[str, Any], *, expected_revision: int | None = None) -> Record:
         with self._writing(key) as file:
@@ -182,82 +188,101 @@ class JsonFileEngine:
             return file.size - os.stat(file.path).st_size
 
     def delete(self, key: Key) -> bool:
-        try:
-            with self._writing(key) as file:
-                os.unlink(file.path)
-                folder, name = os.path.split(self._aside(file.path))
-                for found in _names(folder):
-                    if found.startswith(f"{name}."):
-                        os.unlink(f"{folder}/{found}")
-                _unlink_if_there(f"{file.path}.tmp")
-                _unlink_if_there(f"{file.path}.lock")
-        except SessionNotFound:
-            return False
-        return True
+        deleted = False
+        with suppress(SessionNotFound):
+            while True:  # a file of PraisonAI's may lie behind ours
+                with self._writing(key) as file:
+                    for path in self._leftovers(file.path):
+                        _unlink_if_there(path)
+                    os.unlink(file.path)
+                    _unlink_if_there(f"{file.path}.lock")
+                deleted = True
+        return deleted
 
     def close(self) -> None:
         """Nothing to release: no file stays open between calls."""
 
     # Finding the file
 
-    def _new_paths(self, key: Key) -> tuple[str, str]:
-        """Where a new session's file goes, and where if another session has that name."""
-        folder = self.folder if key.user_id == DEFAULT_USER else f"{self.folder}/users/{file_stem(key.user_id)}"
-        return f"{folder}/{file_stem(key.session_id)}.json", f"{folder}/{twin_stem(*key)}.json"
+    def _path(self, key: Key) -> str:
+        """Where a new session's file goes."""
+        return f"{self._folder_of(key.user_id)}/{file_stem(key.session_id)}.json"
 
-    def _paths(self, key: Key) -> Iterator[str]:
-        """Where the session's file may lie, likeliest first: where we put it, then where PraisonAI did."""
-        yield from self._new_paths(key)
+    def _twin_path(self, key: Key) -> str:
+        """Where it goes if another session has that name."""
+        return f"{self._folder_of(key.user_id)}/{twin_stem(*key)}.json"
+
+    def _folder_of(self, user_id: str) -> str:
+        return self.folder if user_id == DEFAULT_USER else f"{self.folder}/users/{file_stem(user_id)}"
+
+    def _paths(self, key: Key) -> Iterator[tuple[str, Key | None]]:
+        """Where the session's file may lie, likeliest first: where we put it, then where PraisonAI did.
+
+        With each path the session that it names, if it is no other than this one.
+        """
+        yield self._path(key), key
+        yield self._twin_path(key), key
         ours, reference = file_stem(key.session_id), reference_stem(key.session_id)
         if key.user_id != DEFAULT_USER:
-            yield f"{self.folder}/{ours}.json"
-        if reference != ours and len(reference) < _LONGEST_REFERENCE_STEM:
-            yield f"{self.folder}/{reference}.json"
+            yield f"{self.folder}/{ours}.json", None
+        if reference != ours and len(reference.encode()) <= _LONGEST_REFERENCE_STEM:
+            yield f"{self.folder}/{reference}.json", None
 
-    def _open(self, key: Key, opener: Callable[[str, Deadline], Locked]) -> SessionFile | None:
-        """The session's file, open and locked; None if there is no such session."""
+    def _named(self, path: str) -> Key | None:
+        """The session that a path names; None for a name that holds a hash, or that we never give."""
+        folder, _, stem = path[len(self.folder) + 1 : -len(".json")].rpartition("/")
+        user_id = id_of_stem(folder.removeprefix("users/")) if folder else DEFAULT_USER
+        session_id = id_of_stem(stem)
+        named = Key(user_id, session_id) if user_id and session_id else None
+        return named if named and self._path(named) == path else None
+
+    def _fits(self, path: str, key: Key) -> bool:
+        """True if this session's file may have this name."""
+        return any(_is_same(path, other) for other, _ in self._paths(key))
+
+    def _open(self, key: Key, opener: Callable[[str, Deadline], Opened]) -> SessionFile | None:
+        """The session's file, opened; None if there is no such session."""
         deadline = Deadline(self.lock_timeout_s)
-        prefix = layout.head_prefix(key)
-        for number, path in enumerate(self._paths(key)):
+        for path, named in self._paths(key):
+            if named is None and not self._holds(path, key):
+                continue
             try:
-                locked = opener(path, deadline)
+                opened = opener(path, deadline)
             except FileNotFoundError:
                 continue
             try:
-                file = identify(path, locked, key)
-            except NotASessionFile:
-                locked.close()
-                if number == 0:
-                    raise
-                continue
+                file = identify(path, opened, named, self._fits)
             except BaseException:
-                locked.close()
+                opened.close()
                 raise
-            if file.belongs_to(key, prefix):
+            if file.key == key:
                 return file
-            locked.close()
+            opened.close()
         return None
 
     @contextmanager
-    def _reading(self, key: Key) -> Iterator[SessionFile | None]:
-        with _translated(self.folder):
-            file = self._open(key, open_for_reading)
+    def _reading(
+        self, key: Key, opener: Callable[[str, Deadline], Opened] = open_unlocked
+    ) -> Iterator[SessionFile | None]:
+        with _Translated(self.folder):
+            file = self._open(key, opener)
             try:
                 yield file
             finally:
                 if file is not None:
-                    file.locked.close()
+                    file.opened.close()
 
     @contextmanager
     def _writing(self, key: Key) -> Iterator[SessionFile]:
-        with _translated(self.folder):
+        with _Translated(self.folder) as translated:
             file = self._open(key, open_for_writing)
             if file is None:
                 raise SessionNotFound(key.session_id, key.user_id)
+            translated.where = file.path
             try:
                 yield file
             finally:
-                file.locked.close()
+                file.opened.close()
 
     # Listing. It takes no locks: a file that is being written to is read as far as it is whole.
 
@@ -266,69 +291,121 @@ class JsonFileEngine:
         if user_id is None:
             folders = [f"{self.folder}/users/{name}" for name in _names(f"{self.folder}/users")]
         else:
-            folders = [] if user_id == DEFAULT_USER else [f"{self.folder}/users/{file_stem(user_id)}"]
+            folders = [] if user_id == DEFAULT_USER else [self._folder_of(user_id)]
         for folder in folders:
             yield from ((changed_ns, path) for changed_ns, path, _ in _json_files(folder))
         mixed = user_id not in (None, DEFAULT_USER)
         for changed_ns, path, inode in _json_files(self.folder):
-            if not mixed or self._owner(path, inode) == user_id:
+            if not mixed or self._owner(path, (inode, changed_ns)) == user_id:
                 yield changed_ns, path
 
-    def _owner(self, path: str, inode: int) -> str | None:
+    def _owner(self, path: str, state: tuple[int, int]) -> str | None:
         """Whose file it is. Remembered, because another user's file in the top folder has to be told from 10,000 others."""
         seen = self._owners_seen.get(path)
-        if seen is None or seen[0] != inode:
+        if seen is None or seen[0] != state:
             record = self._listed_record(path)
-            seen = self._owners_seen[path] = (inode, record.user_id if record else None)
+            seen = self._owners_seen[path] = (state, record.user_id if record else None)
         return seen[1]
+
+    def _is_found(self, path: str, key: Key) -> bool:
+        """True if this is the file in which a call would find the session: not a copy of PraisonAI's that lies behind it."""
+        for other, _ in self._paths(key):
+            if _is_same(path, other):
+                return True
+            if self._holds(other, key):
+                return False
+        return False
+
+    def _holds(self, path: str, key: Key) -> bool:
+        try:
+            return self._record_at(path).key == key
+        except OSError:
+            return False
 
     def _listed_record(self, path: str) -> Record | None:
         try:
-            locked = Locked(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+            return self._record_at(path)
         except FileNotFoundError:
             return None
-        try:
-            return record_of(identify(path, locked, None))
-        except StorageError as exc:
+        except OSError as exc:
             warnings.warn(SessionDamage(path, None, 0, str(exc)), stacklevel=4)
             return None
+
+    def _record_at(self, path: str) -> Record:
+        opened = open_unlocked(path)
+        try:
+            return record_of(identify(path, opened, self._named(path), self._fits))
         finally:
-            locked.close()
+            opened.close()
 
     # Reading
 
-    def _read_damaged(self, key: Key, start: int | None, stop: int | None) -> Slice:
-        """Read a file that is not in our layout, or not whole. Where it is not whole, mend it first if we may."""
-        with self._reading(key) as file:
+    def _read_with_lock(self, key: Key, start: int | None, stop: int | None) -> Slice:
+        """Read a file that was not whole a moment ago. Where it still is not, mend it if we may."""
+        with self._reading(key, open_for_reading) as file:
             if file is None:
                 return Slice(0, [])
-            loaded = file.loaded or layout.load(whole(file))
-        if loaded.ours or loaded.damage:
-            try:
-                with self._writing(key) as file:
-                    loaded = self._load(file)
-                    self._rewrite(file, loaded.record, loaded.first, loaded.messages, touch=False)
-            except StorageError as exc:
-                warnings.warn(SessionDamage(file.path, None, len(loaded.messages), str(exc)), stacklevel=4)
-        first, last = clip(loaded.record, loaded.first, start, stop)
-        return Slice(first, loaded.messages[first - loaded.first : last - loaded.first])
+            found = read_slice(file, start, stop)
+            if found is not None:
+                return found
+            loaded = load(file)
+        return slice_of(self._mended(key, loaded), start, stop)
+
+    def _mended(self, key: Key, loaded: layout.Loaded) -> layout.Loaded:
+        """Write a file anew that is not whole; return what is in it."""
+        path, aside, what = self._path(key), None, ""
+        try:
+            with self._writing(key) as file:
+                loaded = load(file)
+                path, aside = file.path, self._set_aside(file, loaded.damage)
+                self._rewrite(file, loaded.record, loaded.first, loaded.messages, touch=False)
+        except SessionNotFound:
+            return loaded
+        except StorageError as exc:
+            what = f" nor set aside ({exc})"
+        if loaded.damage:
+            self._report(path, aside, loaded, what)
+        return loaded
+
+    def _report(self, path: str, aside: str | None, loaded: layout.Loaded, what: str = "") -> None:
+        what = f"{sum(map(len, loaded.damage)):,} bytes could not be read{what}"
+        warnings.warn(SessionDamage(path, aside, len(loaded.messages), what), stacklevel=5)
 
     # Writing
 
-    def _create(self, path: str, record: Record) -> bool:
-        """Put a new, whole file at `path`. False if something is there already."""
-        with _translated(path):
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            temporary = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
+    @contextmanager
+    def _making(self, key: Key) -> Iterator[None]:
+        """Keep everybody else from making this session, or another one whose file would have its name."""
+        path = self._path(key)
+        with _Translated(path):
+            _make_folder(os.path.dirname(path))
+            lock_fd = open_lock(path, Deadline(self.lock_timeout_s))
             try:
-                self._write_new(temporary, layout.render(record, 0, []), record.updated_at, 0o600)
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
+                yield
             finally:
-                _unlink_if_there(temporary)
-            self._sync_folder(path)
-        return True
+                release(lock_fd)
+
+    def _create(self, record: Record) -> Record | None:
+        """Put a new, whole file where there is none. None if somebody without our lock did so at the same time."""
+        now = _now()
+        new = msgspec.structs.replace(
+            record, created_at=round(record.created_at, 6) or now, revision=0, start=0, length=0, updated_at=now
+        )
+        path = self._path(record.key)
+        if os.path.lexists(path):
+            if self._holds(path, record.key):
+                return None
+            path = self._twin_path(record.key)
+        temporary = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
+        try:
+            self._write_new(temporary, layout.render(new, 0, []), now)
+            os.link(temporary, path)
+        except FileExistsError:
+            return None
+        finally:
+            _unlink_if_there(temporary)
+        self._sync_folder(path)
+        return new
 
     def _append_mending(self, file: SessionFile, given: Batch, expected_length: int | None) -> Appended:
         """Append to a file that is not in our layout or not whole, by writing it anew."""
@@ -340,29 +417,37 @@ class JsonFileEngine:
     def _add_lines(self, file: SessionFile, footer: layout.Footer, lines: list[bytes]) -> None:
         """Overwrite the footer with messages and a new footer; on failure put the old one back."""
         now = _now()
-        comma = b",\n" if footer.message_count else b"\n"
+        comma = b",\n" if footer.follows_message else b"\n"
         new_footer = layout.footer_bytes(footer.message_count + len(lines), now)
-        position = file.size - footer.size
+        position = file.size - len(footer.raw)
         try:
             write_at(file.fd, b"".join((comma, b",\n".join(lines), new_footer)), position)
             if self._sync:
                 os.fsync(file.fd)
-        except OSError:
-            os.ftruncate(file.fd, position)
-            write_at(file.fd, layout.footer_bytes(footer.message_count, footer.updated_at), position)
+        except BaseException:
+            write_at(file.fd, footer.raw, position)  # needs no room: these bytes were there
+            os.ftruncate(file.fd, file.size)
             raise
         set_time(file.fd, now)
 
     def _load(self, file: SessionFile) -> layout.Loaded:
         """The whole file, in order to rewrite it. What cannot be read is set aside and reported."""
-        loaded = file.loaded or layout.load(whole(file))
+        loaded = load(file)
         if loaded.damage:
-            aside = f"{self._aside(file.path)}.{time.time_ns()}"
-            os.makedirs(os.path.dirname(aside), mode=0o700, exist_ok=True)
-            self._write_new(aside, b"\n".join(loaded.damage), time.time(), 0o600)
-            what = f"{sum(map(len, loaded.damage)):,} bytes could not be read"
-            warnings.warn(SessionDamage(file.path, aside, len(loaded.messages), what), stacklevel=5)
+            self._report(file.path, self._set_aside(file, loaded.damage), loaded)
         return loaded
+
+    def _set_aside(self, file: SessionFile, damage: list[bytes]) -> str | None:
+        """Keep what could not be read. The same bytes get the same name, so that trying again does not fill the disk."""
+        if not damage:
+            return None
+        import hashlib  # loads OpenSSL, which most programs never need
+
+        data = b"\n".join(damage)
+        path = f"{self._aside(file.path)}.{hashlib.sha256(data).hexdigest()[:12]}"
+        _make_folder(os.path.dirname(path))
+        self._write_new(path, data, time.time())
+        return path
 
     def _rewrite(
         self, file: SessionFile, record: Record, first: int, messages: Sequence[Message | bytes], *, touch: bool = True
@@ -371,22 +456,24 @@ class JsonFileEngine:
         updated_at = _now() if touch else record.updated_at
         record = msgspec.structs.replace(record, length=first + len(messages), updated_at=updated_at)
         temporary = f"{file.path}.tmp"
-        try:
-            self._write_new(temporary, layout.render(record, first, messages), updated_at, mode_of(file.fd))
-            os.replace(temporary, file.path)
-        except OSError:
-            _unlink_if_there(temporary)
-            raise
+        self._write_new(temporary, layout.render(record, first, messages), updated_at, mode_of(file.fd))
+        os.replace(temporary, file.path)
         self._sync_folder(file.path)
         return record
 
-    def _write_new(self, path: str, data: bytes, changed_at: float, mode: int) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    def _write_new(self, path: str, data: bytes, changed_at: float, mode: int = 0o600) -> None:
+        """Write a file that nobody knows yet, over what a crash may have left there."""
+        _unlink_if_there(path)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
+            os.fchmod(fd, mode)
             write_at(fd, data, 0)
             set_time(fd, changed_at)
             if self._sync:
                 os.fsync(fd)
+        except BaseException:
+            _unlink_if_there(path)
+            raise
         finally:
             os.close(fd)
 
@@ -400,8 +487,15 @@ class JsonFileEngine:
                 os.close(fd)
 
     def _aside(self, path: str) -> str:
-        """Where the unreadable parts of a file go. `@` is in no file name of ours, so no two sessions share a name."""
-        return f"{self.folder}/damaged/" + path[len(self.folder) + 1 :].removeprefix("users/").replace("/", "@")
+        """Where the unreadable parts of a file go, without the ending that tells them apart."""
+        return f"{self.folder}/damaged/{path[len(self.folder) + 1 : -len('.json')]}"
+
+    def _leftovers(self, path: str) -> Iterator[str]:
+        """What crashes and damage left beside a session's file."""
+        for kept, ending in ((path, r"\.(?:\d+-[0-9a-f]{8}\.)?tmp"), (self._aside(path), r"\.[0-9a-f]{12}")):
+            folder, name = os.path.split(kept)
+            pattern = re.compile(re.escape(name) + ending)
+            yield from (f"{folder}/{found}" for found in _names(folder) if pattern.fullmatch(found))
 
 
 def _new_lines(file: SessionFile, given: Batch, length: int, expected_length: int | None) -> list[bytes]:
@@ -418,25 +512,43 @@ def _now() -> float:
 
 
 def _json_files(folder: str) -> Iterator[tuple[int, str, int]]:
-    """(time of the last change in ns, path, inode) of the JSON files in a folder that may not exist."""
+    """(time of the last change in ns, path, inode) of the JSON files in a folder, if it is one."""
     try:
         entries = os.scandir(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     with entries:
         for entry in entries:
             if entry.name.endswith(".json"):
-                try:
-                    yield entry.stat().st_mtime_ns, entry.path, entry.inode()
-                except FileNotFoundError:
-                    continue
+                with suppress(FileNotFoundError):
+                    yield entry.stat(follow_symlinks=False).st_mtime_ns, entry.path, entry.inode()
 
 
 def _names(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _is_same(path: str, other: str) -> bool:
+    """True if two paths are one file, on a disk that is blind to case too."""
+    if path == other:
+        return True
+    with suppress(FileNotFoundError):
+        return path.casefold() == other.casefold() and os.path.samefile(path, other)
+    return False
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder and those above it, for this user alone, unless they are there."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_folder(os.path.dirname(path))
+        _make_folder(path)
 
 
 def _unlink_if_there(path: str) -> None:
@@ -444,18 +556,19 @@ def _unlink_if_there(path: str) -> None:
         os.unlink(path)
 
 
-@contextmanager
-def _translated(where: str) -> Iterator[None]:
-    """Turn the system's errors into ours, in this one place."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except IsADirectoryError as exc:
-        path = exc.filename or where
-        raise NotASessionFile(f"{path} is a folder, not a session file: move it away", path) from exc
-    except OSError as exc:
-        path = exc.filename or where
+class _Translated:
+    """Turn the system's errors into ours, in this one place. `where` is what an error without a path is about."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> _Translated:
+        return self
+
+    def __exit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
+        if not isinstance(exc, OSError) or isinstance(exc, StorageError):
+            return
+        path = exc.filename or self.where
         if exc.errno in _NO_ROOM:
             raise StorageFull(
                 f"no room left to write {path}: nothing was stored; free some space and repeat", path

@@ -25,7 +25,8 @@ not the file. `first` is the number of the first message in the file, `start` of
 when the file is rewritten. A message line always starts with `{` and a footer line never does, and JSON escapes line ends
 inside text, so the two can't be confused whatever a message says.
 
-Anything else that is a JSON object with `messages` is read too: that is how PraisonAI's own files get in.
+Anything else that is a JSON object with `messages` is read too: that is how PraisonAI's own files get in, and files that an
+editor laid out anew. What is no valid JSON is read by its lines, as far as they are whole.
 """
 
 from __future__ import annotations
@@ -33,28 +34,37 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from praisonaiagents.model.ids import DEFAULT_USER
+from praisonaiagents.errors import InvalidId
+from praisonaiagents.model.ids import DEFAULT_USER, check_session_id, check_user_id
 from praisonaiagents.model.message import Message, decode, encode
-from praisonaiagents.model.record import Key, Record
+from praisonaiagents.model.record import RESERVED, Key, Record
 
 FORMAT = 1
-FOOTER_ROOM = 192  # bytes in which a footer always fits
+FOOTER_ROOM = 192  # bytes in which a footer always fits, with what stands before it
 
 _HEAD = re.compile(
     rb'(\{\n"session_id": ".*",\n"user_id": ".*",\n"storage": \{)'
     rb'"format":(\d+),"revision":(\d+),"first":(\d+),"start":(\d+)\},\n'
 )
-_FOOTER = re.compile(rb'\n\],\n"message_count": (\d+),\n"updated_at": "([^"\n]*)"\n\}\n?\Z')
+# A time of another length would let the end of one footer pass for the end of another, halfway through an append.
+_FOOTER = re.compile(rb'\n\],\n"message_count": (\d+),\n"updated_at": "([0-9T:.+-]{25,32})"\n\}\n?\Z')
 MESSAGES = b'"messages": ['
 _ARCHIVE = b'"archived_messages": ['
+_LINES = re.compile(rb'^"(?:session_id|storage|messages|message_count)": ', re.MULTILINE)
+_TOUCHING = re.compile(rb'(?<=\}),?.(?=\{"role":)')
+_DERIVED = (b'"message_count": ', b'"updated_at": "')
+_NOISE = b"\0\r ,"
+_ENTRY = re.compile(r'^([ \t]*)(?:\{|"((?:[^"\\\n]|\\.)*)"[ \t]*:[ \t]*)', re.MULTILINE)
+_LISTS = ("archived_messages", "messages")
 _DEFAULT_USER_IN_REFERENCE = ("", "praison", "default", DEFAULT_USER)
-_OWN_KEYS = ("session_id", "user_id", "storage", "agent_name", "created_at", "metadata", "state")
-_DERIVED_KEYS = ("archived_messages", "messages", "message_count", "updated_at")
+_MIRRORED = ("model", "llm", "total_tokens", "token_count", "cost", "source")
+_YEAR_9999_S = 253_370_764_800  # the last year that ISO 8601 and `datetime` know
 
 
 class Head(NamedTuple):
@@ -67,32 +77,53 @@ class Head(NamedTuple):
     start: int
     size: int
 
-    def key(self) -> Key:
-        """Whose file it is."""
-        ids = msgspec.json.decode(self.prefix[: self.prefix.rindex(b",")] + b"}")
-        return Key(ids["user_id"], ids["session_id"])
+    def key(self) -> Key | None:
+        """Whose file it is, if the ids can be read."""
+        return _key_in(_pairs(self.prefix[2 : self.prefix.rindex(b",")]))
 
 
 class Footer(NamedTuple):
-    """The last lines of a file in our layout. `size` is in bytes, counted from the end of the file."""
+    """The last lines of a file in our layout. `raw` are their bytes; `follows_message` tells whether there is any message."""
 
     message_count: int
-    updated_at: float
-    size: int
+    raw: bytes
+    follows_message: bool
+
+    @property
+    def updated_at(self) -> float:
+        match = _FOOTER.match(self.raw)
+        return _seconds(match[2].decode()) if match else 0.0
 
 
 class Loaded(NamedTuple):
-    """A whole file. `damage` are the pieces of it that could not be read; `ours` tells whether it is in our layout."""
+    """A whole file. `damage` are the pieces that could not be read; `broken` tells whether it has to be written anew."""
 
     record: Record
     first: int
     messages: list[Message]
     damage: list[bytes]
-    ours: bool
+    broken: bool
+
+
+class _Found(NamedTuple):
+    """What was found in a file: top-level keys and values, messages, and pieces that could not be read."""
+
+    values: dict[str, Any]
+    archived: list[Message]
+    messages: list[Message]
+    damage: list[bytes]
+
+    @property
+    def total(self) -> int:
+        return len(self.archived) + len(self.messages)
 
 
 class Unreadable(ValueError):
     """The bytes are no session file, and no part of one was found in them."""
+
+
+class TooNew(ValueError):
+    """The bytes are a session file of a newer version."""
 
 
 def head_prefix(key: Key) -> bytes:
@@ -101,10 +132,11 @@ def head_prefix(key: Key) -> bytes:
 
 
 def find_head(data: bytes) -> Head | None:
-    """The head at the start of `data`, or None if the file is not in our layout."""
+    """The head at the start of `data`, or None if the file is not in our layout. Raises `TooNew`."""
     match = _HEAD.match(data)
     if match is None:
         return None
+    _check_format(int(match[2]))
     return Head(match[1], int(match[2]), int(match[3]), int(match[4]), int(match[5]), match.end())
 
 
@@ -113,7 +145,7 @@ def find_footer(data: bytes) -> Footer | None:
     match = _FOOTER.search(data, max(0, len(data) - FOOTER_ROOM))
     if match is None:
         return None
-    return Footer(int(match[1]), _seconds(match[2].decode(errors="replace")), len(data) - match.start())
+    return Footer(int(match[1]), match[0], data[match.start() - 1 : match.start()] == b"}")
 
 
 def footer_bytes(message_count: int, updated_at: float) -> bytes:
@@ -121,22 +153,21 @@ def footer_bytes(message_count: int, updated_at: float) -> bytes:
     return b'\n],\n"message_count": %d,\n"updated_at": "%b"\n}\n' % (message_count, _iso(updated_at).encode())
 
 
-def header_record(data: bytes) -> Record | None:
-    """The record in the header lines at the start of `data`, or None if the header does not end within it."""
+def header_record(key: Key, data: bytes) -> Record | None:
+    """The record in the header lines at the start of `data`, or None if the header is not whole within it."""
     head = find_head(data)
-    if head is None:
-        return None
-    fields: dict[str, Any] = {}
-    position = head.size
-    while True:
-        end = data.find(b"\n", position)
-        if end < 0:
-            return None
+    values: dict[str, Any] = {}
+    position = head.size if head else len(data)
+    while head and (end := data.find(b"\n", position)) >= 0:
         line = data[position:end]
         if line in (MESSAGES, _ARCHIVE):
-            return _record(head, fields)
-        fields |= msgspec.json.decode(b"{%b}" % line.rstrip(b","))
+            return _record(key, values, start=head.start, revision=head.revision)
+        pair = _pairs(line)
+        if not pair:
+            return None
+        values |= pair
         position = end + 1
+    return None
 
 
 def render(record: Record, first: int, messages: Sequence[Message | bytes]) -> bytes:
@@ -149,7 +180,7 @@ def render(record: Record, first: int, messages: Sequence[Message | bytes]) -> b
         "metadata": record.metadata,
         "state": record.state,
     }
-    header |= {key: value for key, value in record.extra.items() if key not in _OWN_KEYS + _DERIVED_KEYS}
+    header |= {key: value for key, value in record.extra.items() if key not in RESERVED}
     pieces = [
         head_prefix(record.key),
         b'"format":%d,"revision":%d,"first":%d,"start":%d},\n' % (FORMAT, record.revision, first, record.start),
@@ -161,161 +192,220 @@ def render(record: Record, first: int, messages: Sequence[Message | bytes]) -> b
     return b"".join([*pieces, footer_bytes(len(visible), record.updated_at)])
 
 
-def load(data: bytes) -> Loaded:
-    """Read any session file: ours, whole or torn, or PraisonAI's.
+def load(data: bytes, named: Key | None = None) -> Loaded:
+    """Read any session file: ours, whole or torn or laid out anew by an editor, or PraisonAI's.
 
-    Raises `Unreadable` where nothing of a session was found.
+    `named` is the session that the file's name tells, for a file that does not say it itself. Raises `Unreadable` where
+    nothing of a session was found, `TooNew`.
     """
-    head = find_head(data)
-    if head is not None:
-        return _load_ours(data, head)
-    try:
-        values = msgspec.json.decode(data)
-    except (ValueError, RecursionError):
-        return _salvage(data)
-    if not isinstance(values, dict) or not isinstance(values.get("messages"), list):
-        raise Unreadable("the file is JSON, but holds no session")
-    return _load_foreign(values, [])
+    ours = find_head(data) is not None
+    found = _by_lines(data) if _LINES.search(data) else None
+    by_value = None
+    if found is None or not ours or found.damage:
+        # an editor may have spread over several lines what we write in one
+        by_value = _by_value(data)
+        if by_value is not None and (found is None or by_value.total >= found.total):
+            found = by_value
+    found = found or _by_depth(data)
+    return _loaded(found, named, broken=ours or found is not by_value or bool(found.damage))
 
 
-def _load_ours(data: bytes, head: Head) -> Loaded:
-    fields: dict[str, Any] = {}
-    messages: list[Message] = []
-    damage: list[bytes] = []
-    updated = 0.0
-    archived = 0
-    section = "header"
-    lines = data[head.size :].split(b"\n")
-    for line in lines:
-        body = line.removesuffix(b",")
-        if line in (MESSAGES, _ARCHIVE):
-            section = "messages" if line == MESSAGES else "archive"
-        elif body == b"]":
-            section = "footer" if section == "messages" else "header"
-        elif section in ("messages", "archive"):
-            # a write torn after its first byte leaves the comma of the new line and the bracket of the old footer
-            body = line.rstrip(b",]")
-            message = _try_message(body)
-            if message is not None:
-                messages.append(message)
-                archived += section == "archive"
-            elif body:
-                damage.append(line)
-        elif section == "footer":
-            updated = _footer_time(line) or updated
-        elif body:
-            pair = _try_pair(body)
-            fields |= pair
-            if not pair:
-                damage.append(line)
-    record = _record(head._replace(start=head.first + archived), fields)
-    updated = updated or (messages[-1].timestamp if messages else record.created_at)
-    return Loaded(
-        msgspec.structs.replace(record, length=head.first + len(messages), updated_at=updated),
-        head.first,
-        messages,
-        damage,
-        ours=True,
+def _loaded(found: _Found, named: Key | None, *, broken: bool) -> Loaded:
+    values = found.values
+    storage = values.get("storage") if isinstance(values.get("storage"), dict) else None
+    numbers = {name: _number(storage or {}, name) for name in ("format", "revision", "first")}
+    _check_format(numbers["format"])
+    key = _key_in(values, of_reference=storage is None) or named
+    if key is None:
+        raise Unreadable("the file does not say which session it holds")
+    messages = found.archived + found.messages
+    updated = [values.get("updated_at"), *(message.timestamp for message in messages[-1:]), values.get("created_at")]
+    record = _record(
+        key,
+        _without_mirrors(values) if storage is None else values,
+        start=numbers["first"] + len(found.archived),
+        revision=numbers["revision"],
+        length=numbers["first"] + len(messages),
+        updated_at=next(filter(None, map(_seconds, updated)), 0.0),
     )
+    return Loaded(record, numbers["first"], messages, found.damage, broken)
 
 
-def _load_foreign(values: dict[str, Any], damage: list[bytes]) -> Loaded:
-    """A file of PraisonAI: one indented object. Its user names `praison` and `default` mean the default user."""
-    archived = _messages(values.get("archived_messages"), damage)
-    messages = archived + _messages(values.get("messages"), damage)
-    owner = values.get("user_id")
-    session_id = values.get("session_id")
-    metadata = values.get("metadata")
-    agent_name = values.get("agent_name")
-    if not isinstance(session_id, str) or not session_id:
-        raise Unreadable("the file is JSON, but names no session")
-    record = Record(
-        user_id=owner if isinstance(owner, str) and owner not in _DEFAULT_USER_IN_REFERENCE else DEFAULT_USER,
-        session_id=session_id,
+def _record(
+    key: Key, values: dict[str, Any], *, start: int, revision: int, length: int = 0, updated_at: float = 0.0
+) -> Record:
+    agent_name, metadata, state = (values.get(name) for name in ("agent_name", "metadata", "state"))
+    return Record(
+        *key,
         created_at=_seconds(values.get("created_at")),
         agent_name=agent_name if isinstance(agent_name, str) else None,
         metadata=metadata if isinstance(metadata, dict) else {},
-        start=len(archived),
-        extra={key: value for key, value in values.items() if key not in _OWN_KEYS + _DERIVED_KEYS},
-        length=len(messages),
-        updated_at=_seconds(values.get("updated_at")),
+        state=state if isinstance(state, dict) else {},
+        start=start,
+        revision=revision,
+        extra={key: value for key, value in values.items() if key not in RESERVED},
+        length=length,
+        updated_at=updated_at,
     )
-    return Loaded(record, 0, messages, damage, ours=False)
 
 
-def _salvage(data: bytes) -> Loaded:
-    """What can be saved of a PraisonAI file that is no longer valid JSON: its whole messages, and whose it is."""
-    text = data.decode("utf-8", errors="surrogateescape")
-    values: dict[str, Any] = {}
-    for key in ("session_id", "user_id", "agent_name", "created_at", "updated_at"):
-        match = re.search(rf'^\s*"{key}":\s*("(?:[^"\\]|\\.)*")', text, re.MULTILINE)
-        if match:
-            values[key] = json.loads(match[1], strict=False)
-    opening = re.search(r'^\s*"messages":\s*\[', text, re.MULTILINE)
-    if "session_id" not in values or opening is None or not text.lstrip().startswith("{"):
-        raise Unreadable("the file is not JSON")
-    values["messages"] = _whole_objects(text, opening.end())
-    return _load_foreign(values, [data])
+def _key_in(values: dict[str, Any], *, of_reference: bool = False) -> Key | None:
+    """Whose file it is. PraisonAI's user names `praison` and `default` mean the default user."""
+    owner = values.get("user_id")
+    if of_reference and (not isinstance(owner, str) or owner in _DEFAULT_USER_IN_REFERENCE):
+        owner = DEFAULT_USER
+    try:
+        return Key(check_user_id(owner), check_session_id(values.get("session_id")))
+    except InvalidId:
+        return None
 
 
-def _whole_objects(text: str, position: int) -> list[Any]:
-    """The JSON objects of an array, as far as they can be read; what lies between two of them is skipped."""
-    decoder = json.JSONDecoder()
-    found: list[Any] = []
-    while (position := text.find("{", position)) >= 0:
+def _without_mirrors(values: dict[str, Any]) -> dict[str, Any]:
+    """PraisonAI repeats some keys of the metadata above it, where old versions of it have them alone."""
+    metadata = values.get("metadata")
+    mirrored = {key: values[key] for key in _MIRRORED if values.get(key) is not None}
+    return values | {"metadata": mirrored | (metadata if isinstance(metadata, dict) else {})}
+
+
+# Three ways to read a file. Each gives what `_Found` holds.
+
+
+def _by_value(data: bytes) -> _Found | None:
+    """A file that is one JSON object with messages, however it is laid out; None if it is not."""
+    text = data.removeprefix(b"\xef\xbb\xbf")
+    damage: list[bytes] = []
+    try:
+        values = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
         try:
-            value, position = decoder.raw_decode(text, position)
-        except ValueError:
-            position += 1
-            continue
-        if "role" in value:
-            found.append(value)
+            values = json.loads(text, parse_constant=lambda _: None)
+        except (ValueError, RecursionError):
+            return None
+        damage.append(data)  # Python reads some more than JSON has, such as NaN, and that cannot be kept
+    if not isinstance(values, dict) or not isinstance(values.get("messages"), list):
+        return None
+    archived = _messages(values.pop("archived_messages", None), damage)
+    messages = _messages(values.pop("messages"), damage)
+    return _Found(_storable(values) if damage else values, archived, messages, damage)
+
+
+def _by_lines(data: bytes) -> _Found:
+    """A file in our layout, as far as its lines are whole."""
+    found = _Found({}, [], [], [])
+    into = found.messages
+    for line in data.split(b"\n"):
+        body = line.strip(_NOISE)
+        if line in (MESSAGES, _ARCHIVE):
+            into = found.archived if line == _ARCHIVE else found.messages
+        elif body == b"]":
+            into = found.messages
+        elif line.startswith(b'{"'):
+            messages, rest = _on_line(line)
+            into.extend(messages)
+            found.damage.extend([rest] if rest else [])
+        elif body not in (b"", b"{", b"}"):
+            pair = _pairs(body)
+            found.values.update(pair)
+            if not pair and not any(key.startswith(line[: len(key)]) for key in _DERIVED):
+                found.damage.append(line)
     return found
 
 
+def _on_line(line: bytes) -> tuple[list[Message], bytes]:
+    """The messages on a line, and what could not be read: one message and scraps, or two whose line end was overwritten."""
+    # a write torn after its first byte leaves the comma of the new line and the bracket of the old footer
+    body = line.rstrip(_NOISE + b"]")
+    for end in (len(body), body.rfind(b"}") + 1):
+        if message := _message(body[:end]):
+            return [message], body[end:]
+    several = [message for piece in _TOUCHING.split(body) if (message := _message(piece))]
+    return (several, b"") if len(several) == 2 else ([], line)
+
+
+def _by_depth(data: bytes) -> _Found:
+    """A file of PraisonAI's that is no longer valid JSON: its keys and messages are told by how far they are indented.
+
+    Raises `Unreadable`.
+    """
+    text = data.decode("utf-8", errors="surrogateescape")
+    values: dict[str, Any] = {}
+    lists: dict[str, list[Any]] = {}
+    depths: dict[bool, str] = {}
+    into: list[Any] | None = None
+    position = 0
+    for entry in _ENTRY.finditer(text):
+        depth, name = entry.groups()
+        item = name is None
+        if entry.start() < position or (item and into is None) or depth != depths.setdefault(item, depth):
+            continue
+        if name in _LISTS and text.startswith("[", entry.end()):
+            into = lists.setdefault(name, [])
+            continue
+        value, position = _value_at(text, entry.end() - item)
+        if into is not None and item:
+            into += [value] if position > entry.end() else []
+        else:
+            into = None
+            values |= {name: value} if position > entry.end() else {}
+    if "session_id" not in values or "messages" not in lists:
+        raise Unreadable("the file holds no session")
+    archived, messages = (_messages(lists.get(name), []) for name in _LISTS)
+    return _Found(_storable(values), archived, messages, [data])
+
+
+def _value_at(text: str, position: int) -> tuple[Any, int]:
+    """The JSON value at a position, and where it ends: `position` itself if there is none."""
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, position)
+    except (ValueError, RecursionError):
+        return None, position
+    return value, end
+
+
 def _messages(values: object, damage: list[bytes]) -> list[Message]:
+    """The messages in a JSON list; what is none goes to `damage`."""
     messages = []
     for value in values if isinstance(values, list) else []:
         try:
-            line = msgspec.json.encode(Message.from_dict(value))
-            messages.append(decode(line))
-        except (ValueError, AttributeError, TypeError):
+            messages.append(decode(encode(Message.from_dict(value))))
+        except (ValueError, AttributeError, RecursionError):
             damage.append(json.dumps(value).encode())
     return messages
 
 
-def _record(head: Head, fields: dict[str, Any]) -> Record:
-    extra = {key: value for key, value in fields.items() if key not in _OWN_KEYS}
-    return Record(
-        *head.key(),
-        created_at=_seconds(fields.get("created_at")),
-        agent_name=fields.get("agent_name"),
-        metadata=fields.get("metadata", {}),
-        state=fields.get("state", {}),
-        start=head.start,
-        revision=head.revision,
-        extra=extra,
-    )
-
-
-def _try_message(line: bytes) -> Message | None:
+def _message(line: bytes) -> Message | None:
     try:
         return decode(line)
     except (ValueError, RecursionError):
         return None
 
 
-def _try_pair(line: bytes) -> dict[str, Any]:
+def _pairs(lines: bytes) -> dict[str, Any]:
+    """The keys and values in header lines; nothing if they are not whole."""
     try:
-        pair = msgspec.json.decode(b"{%b}" % line)
-    except ValueError:
+        pairs = msgspec.json.decode(b"{%b}" % lines.rstrip(_NOISE))
+    except (ValueError, RecursionError):
         return {}
-    return pair if isinstance(pair, dict) else {}
+    return pairs if isinstance(pairs, dict) else {}
 
 
-def _footer_time(line: bytes) -> float:
-    pair = _try_pair(line) if line.startswith(b'"updated_at"') else {}
-    return _seconds(pair.get("updated_at"))
+def _storable(values: dict[str, Any]) -> dict[str, Any]:
+    """What of it JSON can hold."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        with suppress(ValueError, RecursionError):
+            kept |= msgspec.json.decode(_json({key: value}))
+    return kept
+
+
+def _number(values: dict[str, Any], name: str) -> int:
+    value = values.get(name)
+    return value if type(value) is int and value >= 0 else 0
+
+
+def _check_format(number: int) -> None:
+    if number > FORMAT:
+        raise TooNew(f"format {number}, this version reads up to {FORMAT}: upgrade")
 
 
 def _json(value: object) -> bytes:
@@ -328,12 +418,9 @@ def _iso(seconds: float) -> str:
 
 def _seconds(value: object) -> float:
     """Seconds since 1970 from what a file holds: ISO 8601 text or a number; 0.0 where it is neither."""
-    if isinstance(value, (int, float)):
-        return float(value)
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None:
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() if moment else value
+    except (ValueError, OverflowError):
         return 0.0
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < _YEAR_9999_S else 0.0

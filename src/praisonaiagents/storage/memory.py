@@ -1,7 +1,7 @@
 """The memory engine: the meaning of the contract, in plain lists. Everything in it ends with the process.
 
-Messages are kept in their encoded form, so that nobody can change a stored message through a reference, and so that what
-cannot be stored is refused here as it is everywhere else.
+Messages are kept in their encoded form, and records are handed out as copies, so that nobody can change what is stored
+through a reference, and so that what cannot be stored is refused here as it is everywhere else.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 
 from praisonaiagents.errors import Conflict, MessageIdConflict, SessionExists, SessionNotFound
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode
-from praisonaiagents.model.record import Key, Record, check_values, patched
-from praisonaiagents.storage.engine import Appended, Page, Slice, batch, clip
+from praisonaiagents.model.record import Key, Record, check_record, patched
+from praisonaiagents.storage.engine import Appended, Page, Slice, batch, clip, same
 
 
 class _Session:
@@ -33,8 +33,12 @@ class _Session:
     def length(self) -> int:
         return self.first + len(self.lines)
 
-    def current(self) -> Record:
+    def numbered(self) -> Record:
         return msgspec.structs.replace(self.record, length=self.length)
+
+    def current(self) -> Record:
+        """The record to hand out."""
+        return _copy(self.numbered())
 
 
 class MemoryEngine:
@@ -47,15 +51,14 @@ class MemoryEngine:
         self._changes = 0
 
     def open_session(self, record: Record, *, must_be_new: bool = False) -> Record:
-        check_values({"agent_name": record.agent_name, "metadata": record.metadata, "state": record.state})
+        check_record(record)
         with self._lock:
             session = self._sessions.get(record.key)
             if session is None:
                 new = msgspec.structs.replace(
                     record, created_at=record.created_at or time.time(), revision=0, start=0, length=0
                 )
-                copy: Record = msgspec.json.decode(msgspec.json.encode(new), type=Record)
-                session = self._sessions[record.key] = _Session(copy)
+                session = self._sessions[record.key] = _Session(_copy(new))
                 self._touch(session)
             elif must_be_new:
                 raise SessionExists(record.session_id, record.user_id)
@@ -88,7 +91,7 @@ class MemoryEngine:
         with self._lock:
             session = self._session(key)
             for message_id, line in given.lines.items():
-                if session.ids.get(message_id, line) != line:
+                if not same(session.ids.get(message_id, line), line):
                     raise MessageIdConflict(message_id)
             new = {message_id: line for message_id, line in given.lines.items() if message_id not in session.ids}
             if new and expected_length is not None and expected_length != session.length:
@@ -102,7 +105,7 @@ class MemoryEngine:
             session = self._sessions.get(key)
             if session is None:
                 return Slice(0, [])
-            first, last = clip(session.current(), session.first, start, stop)
+            first, last = clip(session.numbered(), session.first, start, stop)
             lines = session.lines[first - session.first : last - session.first]
         return Slice(first, [decode(line) for line in lines])
 
@@ -111,8 +114,7 @@ class MemoryEngine:
             session = self._session(key)
             if expected_revision is not None and expected_revision != session.record.revision:
                 raise Conflict("revision of the session", expected_revision, session.record.revision)
-            changed = patched(session.current(), dict(patch))
-            session.record = msgspec.json.decode(msgspec.json.encode(changed), type=Record)
+            session.record = _copy(patched(session.numbered(), dict(patch)))
             self._touch(session)
             return session.current()
 
@@ -122,7 +124,7 @@ class MemoryEngine:
             session = self._session(key)
             session.first = session.length
             session.lines, session.ids = [], {}
-            session.record = patched(session.current(), {"start": session.first})
+            session.record = patched(session.numbered(), {"start": session.first})
             self._add(session, lines)
             return session.current()
 
@@ -157,3 +159,9 @@ class MemoryEngine:
         self._changes += 1
         session.changed = self._changes
         session.record = msgspec.structs.replace(session.record, updated_at=time.time())
+
+
+def _copy(record: Record) -> Record:
+    """A record that shares nothing with this one."""
+    copy: Record = msgspec.json.decode(msgspec.json.encode(record), type=Record)
+    return copy

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from praisonaiagents.errors import ConfigError, UnknownEngine
 from praisonaiagents.storage.engine import Engine
@@ -47,6 +46,8 @@ def open_engine(url: str, **options: Any) -> Engine:
 
 
 def _open_folder(url: str, **options: Any) -> Engine:
+    from urllib.parse import unquote, urlsplit
+
     from praisonaiagents.storage.jsonfile import JsonFileEngine
 
     parts = urlsplit(url)

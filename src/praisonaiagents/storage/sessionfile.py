@@ -9,84 +9,97 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
 from praisonaiagents.errors import MessageIdConflict, NewerFormat, NotASessionFile
-from praisonaiagents.model.message import Message, decode
+from praisonaiagents.model.message import decode
 from praisonaiagents.model.record import Key, Record
 from praisonaiagents.storage import jsonlayout as layout
-from praisonaiagents.storage.engine import Batch, Slice, clip
-from praisonaiagents.storage.filelock import Locked
+from praisonaiagents.storage.engine import Batch, Slice, clip, same
+from praisonaiagents.storage.filelock import Opened
 
 _HEAD_ROOM = 8192
 _TAIL_BLOCK = 8 * 1024
 
 
 class SessionFile(NamedTuple):
-    """A session's file, open and locked."""
+    """A session's file, open. `key` says whose it is."""
 
     path: str
-    locked: Locked
-    size: int
+    opened: Opened
+    key: Key
     head: layout.Head | None
     """None for a file that is not in our layout; `loaded` holds it then."""
-    loaded: layout.Loaded | None
+    loaded: layout.Loaded | None = None
 
     @property
     def fd(self) -> int:
-        return self.locked.fd
+        return self.opened.fd
 
-    def belongs_to(self, key: Key, prefix: bytes) -> bool:
-        """True if its header names this session. `prefix` is how such a header starts when we wrote it."""
-        if self.head is not None:
-            return self.head.prefix == prefix or self.head.key() == key
-        return self.loaded is not None and self.loaded.record.key == key
+    @property
+    def size(self) -> int:
+        return self.opened.status.st_size
 
 
-def identify(path: str, locked: Locked, key: Key | None) -> SessionFile:
-    """Read whose file it is. `key` is who asks: an empty file where their session should be is their empty session.
+def identify(path: str, opened: Opened, named: Key | None, fits: Callable[[str, Key], bool]) -> SessionFile:
+    """Find out whose file it is: the session in its header, if that `fits` the path, else the one that the path names.
 
     Raises `NotASessionFile`, `NewerFormat`.
     """
-    status = os.fstat(locked.fd)
-    if not stat.S_ISREG(status.st_mode):
-        raise NotASessionFile(f"{path} is not a file: move it away", path)
-    start = os.pread(locked.fd, _HEAD_ROOM, 0)
-    head = layout.find_head(start)
-    if head is not None:
-        if head.format > layout.FORMAT:
-            raise NewerFormat(
-                f"{path} has format {head.format}, this version reads up to {layout.FORMAT}: upgrade", path
-            )
-        return SessionFile(path, locked, status.st_size, head, None)
-    file = SessionFile(path, locked, status.st_size, None, None)
-    data = whole(file)
-    if key is not None and not data.strip(b"\0 \t\r\n"):
-        nothing = layout.Loaded(Record(*key), 0, [], [data], ours=True)
-        return file._replace(loaded=nothing)
+    if not stat.S_ISREG(opened.status.st_mode):
+        raise NotASessionFile(f"{path} is not a plain file: move it away", path)
     try:
-        return file._replace(loaded=layout.load(data))
+        head = layout.find_head(os.pread(opened.fd, _HEAD_ROOM, 0))
+        if head is not None and named is not None and head.prefix == layout.head_prefix(named):
+            return SessionFile(path, opened, named, head)
+        loaded = None if head is not None else _load_foreign(opened, named)
+    except layout.TooNew as exc:
+        raise NewerFormat(f"{path} has {exc}", path) from exc
     except layout.Unreadable as exc:
         raise NotASessionFile(f"{path}: {exc}; it was left alone, move it away to use this session id", path) from exc
+    key = loaded.record.key if loaded else head.key() if head else None
+    if key is None or (key != named and not fits(path, key)):
+        key = named
+    if key is None:
+        raise NotASessionFile(f"{path} holds a session whose file has another name: rename it", path)
+    return SessionFile(path, opened, key, head, loaded and _given(loaded, key))
+
+
+def _load_foreign(opened: Opened, named: Key | None) -> layout.Loaded:
+    data = _bytes_of(opened)
+    if named is not None and layout.head_prefix(named).startswith(data.rstrip(b"\0 \t\r\n")):
+        # nothing of it reached the disk before the power was lost
+        return layout.Loaded(Record(*named), 0, [], [data], broken=True)
+    return layout.load(data, named)
+
+
+def load(file: SessionFile) -> layout.Loaded:
+    """The whole file, as far as it can be read."""
+    return file.loaded or _given(layout.load(_bytes_of(file.opened), file.key), file.key)
+
+
+def _given(loaded: layout.Loaded, key: Key) -> layout.Loaded:
+    record = msgspec.structs.replace(loaded.record, user_id=key.user_id, session_id=key.session_id)
+    return loaded._replace(record=record)
 
 
 def record_of(file: SessionFile) -> Record:
     """The record of a file, reading no message where the file allows that."""
-    if file.loaded is not None:
-        return file.loaded.record
     footer = footer_of(file)
-    record = _header_record(file)
+    record = _header_record(file) if footer else None
     if footer is None or record is None:
-        return layout.load(whole(file)).record
+        return load(file).record
     return msgspec.structs.replace(record, length=length_of(file, footer), updated_at=footer.updated_at)
 
 
 def _header_record(file: SessionFile) -> Record | None:
     room = _HEAD_ROOM
     while True:
-        record = layout.header_record(os.pread(file.fd, room, 0))
+        record = layout.header_record(file.key, os.pread(file.fd, room, 0))
         if record is not None or room >= file.size:
             return record
         room *= 4
@@ -95,7 +108,8 @@ def _header_record(file: SessionFile) -> Record | None:
 def footer_of(file: SessionFile) -> layout.Footer | None:
     if file.head is None:
         return None
-    return layout.find_footer(os.pread(file.fd, layout.FOOTER_ROOM, max(0, file.size - layout.FOOTER_ROOM)))
+    room = min(layout.FOOTER_ROOM, file.size)
+    return layout.find_footer(os.pread(file.fd, room, file.size - room))
 
 
 def length_of(file: SessionFile, footer: layout.Footer) -> int:
@@ -104,22 +118,30 @@ def length_of(file: SessionFile, footer: layout.Footer) -> int:
 
 
 def read_slice(file: SessionFile, start: int | None, stop: int | None) -> Slice | None:
-    """The messages asked for, read from the end; None if the file is not in our layout or something cannot be read."""
+    """The messages asked for, read from the end. None if the file is not whole, or would be had somebody not edited it."""
+    if file.loaded is not None:
+        return None if file.loaded.broken else slice_of(file.loaded, start, stop)
     footer = footer_of(file)
     if file.head is None or footer is None:
         return None
     length = length_of(file, footer)
     first, last = clip(Record("", "", start=file.head.start, length=length), file.head.first, start, stop)
     if first < file.head.start:
-        loaded = layout.load(whole(file))
-        return None if loaded.damage else Slice(first, loaded.messages[first - loaded.first : last - loaded.first])
-    lines = _last_lines(file, file.size - footer.size, length - first)
+        loaded = load(file)
+        return None if loaded.damage else slice_of(loaded, first, last)
+    lines = _last_lines(file, file.size - len(footer.raw), length - first)
     if len(lines) != length - first or (first == file.head.start and not _starts_there(file, lines, footer)):
         return None
     try:
         return Slice(first, [decode(line) for line in lines[: last - first]])
     except (ValueError, RecursionError):
         return None
+
+
+def slice_of(loaded: layout.Loaded, start: int | None, stop: int | None) -> Slice:
+    """The messages asked for, of a file that has been read."""
+    first, last = clip(loaded.record, loaded.first, start, stop)
+    return Slice(first, loaded.messages[first - loaded.first : last - loaded.first])
 
 
 def _last_lines(file: SessionFile, end: int, count: int) -> list[bytes]:
@@ -136,44 +158,42 @@ def _last_lines(file: SessionFile, end: int, count: int) -> list[bytes]:
 def _starts_there(file: SessionFile, lines: list[bytes], footer: layout.Footer) -> bool:
     """True if no message line lies before `lines`: somebody may have added one by hand."""
     size = sum(map(len, lines)) + 2 * len(lines) - (1 if lines else 0)
-    position = file.size - footer.size - size
+    position = file.size - len(footer.raw) - size
     return os.pread(file.fd, len(layout.MESSAGES), position - len(layout.MESSAGES)) == layout.MESSAGES
 
 
 def not_stored(file: SessionFile, given: Batch) -> dict[str, bytes]:
     """The lines of a batch that are not in the file. Raises `MessageIdConflict`."""
-    data = whole(file)
+    data = _bytes_of(file.opened)
     new = dict(given.lines)
     for message_id in given.given:
-        stored = _stored_message(data, message_id)
+        stored = _stored_line(data, message_id)
         if stored is None:
             continue
-        if stored != decode(given.lines[message_id]):
+        if not same(stored, given.lines[message_id]):
             raise MessageIdConflict(message_id)
         del new[message_id]
     return new
 
 
-def _stored_message(data: bytes, message_id: str) -> Message | None:
+def _stored_line(data: bytes, message_id: str) -> bytes | None:
     needle = msgspec.json.encode(message_id)
     position = data.find(needle)
     while position >= 0:
-        line = data[data.rfind(b"\n", 0, position) + 1 : data.find(b"\n", position)].rstrip(b",")
-        try:
-            message = decode(line)
-        except ValueError:
-            message = None
-        if message is not None and message.id == message_id:
-            return message
+        end = data.find(b"\n", position) % (len(data) + 1)
+        line = data[data.rfind(b"\n", 0, position) + 1 : end].removesuffix(b",")
+        with suppress(ValueError, RecursionError):
+            if decode(line).id == message_id:
+                return line
         position = data.find(needle, position + 1)
     return None
 
 
-def whole(file: SessionFile) -> bytes:
-    """All bytes of the file as it is now."""
+def _bytes_of(opened: Opened) -> bytes:
+    """All bytes of a file as it is now."""
     pieces: list[bytes] = []
     position = 0
-    while piece := os.pread(file.fd, max(file.size, _HEAD_ROOM), position):
+    while piece := os.pread(opened.fd, max(opened.status.st_size, _HEAD_ROOM), position):
         pieces.append(piece)
         position += len(piece)
     return b"".join(pieces)
@@ -189,7 +209,8 @@ def write_at(fd: int, data: bytes, position: int) -> None:
 def set_time(fd: int, seconds: float) -> None:
     """The file's time is the session's `updated_at`; the kernel's own would be off by milliseconds."""
     nanoseconds = int(seconds * 1e9)
-    os.utime(fd, ns=(nanoseconds, nanoseconds))
+    with suppress(OSError, OverflowError):  # a file that another user lends us has the kernel's time
+        os.utime(fd, ns=(nanoseconds, nanoseconds))
 
 
 def mode_of(fd: int) -> int:

@@ -1,0 +1,50 @@
+"""Every test has a home of its own, and sees nothing of the machine: no key, no model's name, no proxy.
+
+The variables are set in this process's environment, so the processes a test starts have them too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wire import ANTHROPIC, OPENAI, Wire
+
+from praisonaiagents import Agent
+
+FOREIGN = ("PRAISONAI_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "MODEL_NAME")
+"""Variables that begin so would reach the code under test from the machine."""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own `~/.praisonai`. It is not made."""
+    for name in list(os.environ):
+        if name.startswith(FOREIGN) or name.upper().endswith(("_API_KEY", "_PROXY")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PRAISONAI_HOME", str(tmp_path / "praisonai"))
+    return tmp_path / "praisonai"
+
+
+@pytest.fixture(params=[OPENAI, ANTHROPIC], ids=lambda wire: wire.name)
+def wire(request: pytest.FixtureRequest) -> Wire:
+    """The protocol an agent and its model speak: the test runs once for each."""
+    found: Wire = request.param
+    return found
+
+
+@pytest.fixture
+def make_agent() -> Iterator[Callable[..., Agent]]:
+    """`Agent`, closed when the test ends. It is named Assistant unless told otherwise."""
+    made: list[Agent] = []
+
+    def make(name: str = "Assistant", **settings: Any) -> Agent:
+        made.append(Agent(name, **settings))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.close()
