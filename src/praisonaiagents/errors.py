@@ -213,7 +213,9 @@ class SessionDamage(UserWarning):
 
 
 def _rebuild(kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
-    error = kind.__new__(kind, *args)
+    """An error as it was, without its constructor, which takes fields and not the text made from them."""
+    builtin = max((base for base in kind.__mro__ if base.__module__ == "builtins"), key=lambda base: base.__basicsize__)
+    error: BaseException = builtin.__new__(kind, *args)  # type: ignore[call-overload]
     error.args = args
     error.__dict__.update(fields)
     return error

@@ -29,6 +29,7 @@ CONFUSING = '"\n],\n"message_count": 7,\n"updated_at": "2026-11-22T09:30:01+00:0
 
 SHORT = Message("user", "x", id="1")
 USUAL = Message("user", "My name is Alice", timestamp=1795253400.5, id="msg-00000000000000000001")
+MORE = Message("user", "more", timestamp=3.0)
 LONG = Message("assistant", f"Grüße, 日本語 🙂 {CONFUSING}" * 3, timestamp=1795253401.0, metadata={"a": [{"role": "user"}]})
 TOOLS = Message("assistant", None, tool_calls=[{"id": "c", "function": {"name": "f", "arguments": "{}"}}], id="calls")
 
@@ -131,7 +132,6 @@ def test_an_append_torn_after_any_of_its_bytes(folder: Folder, name: str, before
     acknowledged, unacknowledged = APPENDS[name]
     old, new = written(folder, acknowledged, unacknowledged)
     whole = plain([*acknowledged, *unacknowledged])
-    again = Message("user", "after the crash", timestamp=2.0)
     for length, torn in torn_states(old, new):
         folder.put(torn)
         with reported() as damage:
@@ -140,11 +140,11 @@ def test_an_append_torn_after_any_of_its_bytes(folder: Folder, name: str, before
                 assert found == whole[: len(found)]
                 assert len(found) >= len(acknowledged)
                 assert folder.is_valid(), length
-            folder.engine.append(KEY, [again])
+            folder.engine.append(KEY, [MORE])
         left = stored(folder.engine)
         assert left[:-1] == whole[: len(left) - 1]
         assert len(left) > len(acknowledged)
-        assert left[-1:] == plain([again])
+        assert left[-1:] == plain([MORE])
         assert folder.is_valid(), length
         assert len(damage) <= 1
         scrap = scrap_of(old, new, length)
@@ -231,8 +231,8 @@ def test_a_file_cut_off_after_any_of_its_bytes(folder: Folder) -> None:
         with reported():
             assert stored(folder.engine, 0) == left, length
         assert folder.is_valid()
-        folder.engine.append(KEY, [USUAL])
-        assert stored(folder.engine, 0) == [*left, *plain([USUAL])]
+        folder.engine.append(KEY, [MORE])
+        assert stored(folder.engine, 0) == [*left, *plain([MORE])]
         assert folder.is_valid()
         assert len(folder.engine.list_sessions(None).records) == 1
 
@@ -304,8 +304,8 @@ def test_bad_bytes_hide_no_whole_message(
     assert [line for line in found if line in whole] == whole
     assert len(found) - len(whole) <= untouched.count(False)
     assert folder.is_valid()
-    folder.engine.append(KEY, [USUAL])
-    assert stored(folder.engine, 0) == [*found, *plain([USUAL])]
+    folder.engine.append(KEY, [MORE])
+    assert stored(folder.engine, 0) == [*found, *plain([MORE])]
 
 
 @pytest.mark.parametrize(
