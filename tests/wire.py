@@ -155,12 +155,15 @@ def timeless(text: str) -> str:
 # Other processes
 
 
-def python(source: str, *arguments: str, **environment: str) -> Any:
-    """Run Python in a new process, warnings being errors, and return the JSON it prints last. It may complain of nothing."""
+def python(source: str, *arguments: str, stderr: str = "", **environment: str) -> Any:
+    """Run Python in a new process, warnings being errors, and return the JSON it prints last.
+
+    It may say nothing on standard error but `stderr`.
+    """
     done = subprocess.run(
         _command(source, arguments), capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | environment
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
 

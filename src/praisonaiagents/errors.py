@@ -215,7 +215,7 @@ class SessionDamage(UserWarning):
 def _rebuild(kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
     """An error as it was, without its constructor, which takes fields and not the text made from them."""
     builtin = max((base for base in kind.__mro__ if base.__module__ == "builtins"), key=lambda base: base.__basicsize__)
-    error: BaseException = builtin.__new__(kind, *args)  # type: ignore[call-overload]
+    error: BaseException = builtin.__new__(kind, *args)
     error.args = args
     error.__dict__.update(fields)
     return error

@@ -73,8 +73,6 @@ def file_stem(checked_id: str) -> str:
 
 def id_of_stem(stem: str) -> str | None:
     """The inverse of `file_stem`. None for a stem that holds only a hash of its id, or that `file_stem` never makes."""
-    if _HASH_MARK in stem:
-        return None
     try:
         checked_id = re.sub(r"(?:%[0-9A-F]{2})+", lambda run: bytes.fromhex(run[0].replace("%", "")).decode(), stem)
         return checked_id if file_stem(_check("id", checked_id)) == stem else None
