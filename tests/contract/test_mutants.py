@@ -457,7 +457,7 @@ class StoresARepeatTwice(_Appending):
         return [replace(m, id="") if m.id in self.ids(key) else m for m in messages]
 
 
-@fails("the_order_of_keys_is_not_content")
+@fails("the_order_of_keys_is_not_content", "a_message_repeated_later_is_stored_once")
 class ComparesBytes(MemoryEngine):
     def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
         stored = self._session(key).ids

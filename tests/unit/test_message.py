@@ -94,6 +94,8 @@ def test_a_message_is_read_back_exactly(message: Message) -> None:
 
 @given(st.dictionaries(st.sampled_from([*DEFAULTS]), wild, max_size=3))
 @example({"extra": {"extra": {}}})
+@example({"extra": {"extra": {"a": 1}}})
+@example({"content": _Text("x")})
 @example({"extra": {"role": 5}})
 @example({"extra": {"role": "tool"}})
 @example({"extra": {"id": None}})
@@ -128,6 +130,8 @@ def test_a_message_is_one_line_of_json(message: Message) -> None:
 
 @given(foreign, st.sampled_from([*ROLES, "robot"]))
 @example({"extra": {}}, "user")
+@example({"extra": {"a": 1}}, "user")
+@example({"content": 5}, "user")
 @example({"extra": {"a": 1}, "metadata": [], "id": 5, "timestamp": True, "name": {}, "status": 1}, "user")
 @example({"timestamp": 10**400}, "user")
 def test_whatever_was_written_is_read_and_written_back(values: dict[str, Any], role: str) -> None:
@@ -264,3 +268,9 @@ def test_only_an_assistant_calls_tools(role: str) -> None:
 )
 def test_the_text_of_a_message(content: Any, shown: str) -> None:
     assert Message("user", content).text() == shown
+
+
+def test_a_repr_says_who_and_which_but_not_what() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = Message("assistant", "my secret", id="m1", tool_calls=[call], metadata={"key": "sk-1"})
+    assert repr(message) == "Message(role='assistant', id='m1', 9 characters, 1 tool calls)"

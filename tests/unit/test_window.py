@@ -99,6 +99,7 @@ def test_lacks_call_means_a_result_inside_answers_something_before(messages: lis
 
 
 @given(histories, st.integers(1, 16))
+@example([ANSWER, USER], 2)
 @example([USER, call("a"), call("b"), result("a"), result("b")], 1)
 @example([call("a"), USER, result("a"), USER], 2)
 def test_retention_cuts_at_turns_and_tears_nothing(messages: list[Message], size: int) -> None:

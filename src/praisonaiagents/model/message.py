@@ -62,6 +62,10 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     # a key named "extra" is one we do not know: an empty object, too, must not be taken for this field
     extra: Annotated[dict[str, Any], msgspec.Meta(min_length=1)] = {}
 
+    def __repr__(self) -> str:
+        """Who and which, but not what: a repr ends up in logs."""
+        return f"Message(role={self.role!r}, id={self.id!r}, {len(self.text())} characters, {len(self.calls())} tool calls)"
+
     def to_dict(self) -> dict[str, Any]:
         """Everything that is set, as the JSON object that is stored; `content` is always there."""
         known: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, extra={}))

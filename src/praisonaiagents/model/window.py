@@ -13,7 +13,7 @@ from praisonaiagents.model.message import Message
 
 def window_start(messages: Sequence[Message], size: int) -> int:
     """Index of the first of the last `size` messages such that no pair is torn; `len(messages)` if none fits."""
-    start = max(0, len(messages) - max(0, size))
+    start = max(0, len(messages) - size)
     pairs = _pairs(messages)
     while start < len(messages):
         torn = [result for call, result in pairs if call < start <= result]

@@ -89,9 +89,9 @@ class Engine(Protocol):
         """Add messages at the end, all or none of them, at a cost that does not depend on the length of the history.
 
         A message without an id is given a new one. A message whose id is stored already in this session (or earlier in
-        this call) with equal content is left out, whatever its time; with other content the call raises `MessageIdConflict`. If anything is
-        left to be stored and `expected_length` is not the session's length, raises `Conflict`. Raises `SessionNotFound`,
-        `InvalidMessage`, `MessageTooLarge`.
+        this call) with equal content is left out, whatever its time; with other content the call raises
+        `MessageIdConflict`. If anything is left to be stored and `expected_length` is not the session's length, raises
+        `Conflict`. Raises `SessionNotFound`, `InvalidMessage`, `MessageTooLarge`.
         """
         ...
 
