@@ -1,0 +1,26 @@
+"""The JSON files of this package, as they are when nobody sets anything; `durable` sets `durability="full"`."""
+
+from __future__ import annotations
+
+from benchmarks.inputs import ROLES, text
+from praisonaiagents.model.message import Message
+from praisonaiagents.session import DefaultSessionStore
+
+
+class Store:
+    """`DefaultSessionStore`."""
+
+    def __init__(self, folder: str, durable: bool = False) -> None:
+        self._store = DefaultSessionStore(folder, durability="full" if durable else "process")
+
+    def fill(self, session_id: str, count: int) -> None:
+        self._store.append(session_id, [Message(ROLES[i % 2], text(session_id, i)) for i in range(count)])
+
+    def append(self, session_id: str) -> None:
+        self._store.add_message(session_id, "user", text(session_id, 0))
+
+    def last(self, session_id: str, count: int) -> int:
+        return len(self._store.get_chat_history(session_id, max_messages=count))
+
+    def newest(self, count: int) -> int:
+        return len(self._store.list_sessions(count))
