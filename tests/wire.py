@@ -5,12 +5,15 @@ A test writes a history once, as `User`, `Bot` and `Result`; a `Wire` says how e
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
+import socketserver
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,6 +125,41 @@ def _anthropic(said: Said) -> list[Json]:
 
 def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+# A server that is no model
+
+
+class _Fixed(http.server.BaseHTTPRequestHandler):
+    answer = b""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.wfile.write(self.answer)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """The URL of something that answers every request with these bytes and hangs up."""
+    handler = type("Handler", (_Fixed,), {"answer": answer})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_address[1]}"
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+def ok(body: str, kind: str = "application/json") -> bytes:
+    """A successful HTTP answer."""
+    return f"HTTP/1.0 200 OK\r\nContent-Type: {kind}\r\n\r\n{body}".encode()
 
 
 # What is stored

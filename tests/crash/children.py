@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import random
+import resource
 import select
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from praisonaiagents.errors import Conflict, SessionExists, SessionNotFound
+from praisonaiagents.errors import Conflict, SessionExists, SessionNotFound, StorageFull
 from praisonaiagents.model.record import Key, Record
 from praisonaiagents.session.store import DefaultSessionStore
 
@@ -331,6 +332,37 @@ def fork_while_locked(folder: str) -> None:
     store.append(SESSION, [message("parent", 0)])
     say("appended")
     os.waitpid(pid, 0)
+
+
+def fill_disk(folder: str, call: str, room: int, size: int, durability: str) -> None:
+    """Do something for which the disk has no room, and say what came of it; then free some space and do it again.
+
+    The disk is full, as far as this process sees, when a file has `room` bytes more than the session has now.
+    """
+    store = store_in(folder, durability=durability)
+    path = Path(folder, f"{SESSION}.json")
+    before = path.read_bytes() if path.exists() else None
+    large = message("new", 0, size)
+    calls: dict[str, Callable[[], object]] = {
+        "append": lambda: store.append(SESSION, [large]),
+        "append several": lambda: store.append(SESSION, [message("some", 0), large]),
+        "make": lambda: store.open_session(SESSION, agent_name="A" * size),
+        "update": lambda: store.update_session_metadata(SESSION, title="T" * size),
+        "replace": lambda: store.engine.replace(KEY, [large]),
+    }
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before or b"") + room, most))
+    try:
+        calls[call]()
+    except StorageFull as exc:
+        say({"full": str(exc), "path": exc.path, "cause": type(exc.__cause__).__name__})
+    else:
+        say("stored")
+    say(before == (path.read_bytes() if path.exists() else None))
+    say(sorted(found.name for found in Path(folder).rglob("*") if not found.name.endswith(".lock")))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    calls[call]()
+    say("stored")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 from praisonaiagents.model.message import Message
 
-ALPHABET = "abc xyz äöü 日本語 🙂 \\ \" \n \t ] } , { [ :"
+ALPHABET = 'abc xyz äöü 日本語 🙂 \\ " \n \t ] } , { [ :'
 
 
 def content(author: str, number: int, size: int = 0) -> str:

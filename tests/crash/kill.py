@@ -105,7 +105,9 @@ def is_json(path: Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.kill", description="Kill writers and count what is lost.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.crash.kill", description="Kill writers and count what is lost."
+    )
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", default="kill")
     arguments = parser.parse_args()

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from praisonaiagents.errors import StorageError
+from praisonaiagents.errors import InvalidMessage, StorageError
 from praisonaiagents.model.message import Message
-from praisonaiagents.model.record import Record
 from praisonaiagents.session.store import DefaultSessionStore
 
 from .children import KEY, PATIENCE_S, SESSION, Child, beside, run, run_together
@@ -62,13 +62,15 @@ def test_readers_beside_processes_that_rewrite_the_file(tmp_path: Path, store: D
     store.append(SESSION, [message("first", 0)])
     with beside(Child("read", folder=tmp_path, only_grows=False), Child("trim", folder=tmp_path)):
         run_together(*appenders(tmp_path, 100, WRITERS[:2]))
-    assert all(found[-1] == 99 for author, found in numbers(store.get_chat_history(SESSION)).items() if author != "first")
+    assert all(
+        found[-1] == 99 for author, found in numbers(store.get_chat_history(SESSION)).items() if author != "first"
+    )
 
 
 def test_a_session_made_by_eight_processes_at_once_is_one_session(tmp_path: Path, store: DefaultSessionStore) -> None:
     names = [f"session {number}" for number in range(20)]
     told = run_together(*(Child("make", folder=tmp_path, names=names, author=writer) for writer in WRITERS))
-    assert sorted(sum(told, [])) == sorted(names)
+    assert sorted(chain(*told)) == sorted(names)
     for name in names:
         by = store.get_session(name).metadata["by"]
         assert name in told[WRITERS.index(by)]
@@ -207,17 +209,19 @@ def test_the_same_message_given_by_several_threads_is_stored_once(store: Default
     assert [found["content"] for found in store.get_chat_history(SESSION)] == ["once"]
 
 
-def test_a_write_that_fails_gives_its_locks_back(store: DefaultSessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_fails_gives_its_locks_back(store: DefaultSessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise OSError(5, "no")
 
     store.append(SESSION, [message("a", 0)])
     impatient = DefaultSessionStore(store.session_dir, lock_timeout=0)
-    with monkeypatch.context() as broken, pytest.raises(StorageError):
-        broken.setattr("praisonaiagents.storage.jsonlayout.footer_bytes", refuse)
+    monkeypatch.setattr("praisonaiagents.storage.jsonlayout.footer_bytes", refuse)
+    with pytest.raises(StorageError):
         impatient.append(SESSION, [message("a", 1)])
-    with pytest.raises(ValueError, match="up to"):
+    with pytest.raises(StorageError):
+        impatient.update_session_metadata(SESSION, title="t")
+    monkeypatch.undo()
+    with pytest.raises(InvalidMessage):
         impatient.engine.update(KEY, {"start": 99})
     impatient.append(SESSION, [message("a", 1)])
-    impatient.engine.open_session(Record(*KEY))
     assert numbers(store.get_chat_history(SESSION)) == {"a": [0, 1]}

@@ -62,7 +62,9 @@ class Moment:
 CALLED = ("stored user", "stored assistant")
 MOMENTS = {
     "before the model answers": Moment((Hang("Two."),), ("stored user",)),
-    "in the middle of a stream": Moment((Hang("Two, I say.", after_chunks=1),), ("stored user", "piece Two"), style="stream"),
+    "in the middle of a stream": Moment(
+        (Hang("Two, I say.", after_chunks=1),), ("stored user", "piece Two"), style="stream"
+    ),
     "between a call and its result": Moment(
         (Call([STUCK]),), (*CALLED, "stuck"), (Bot(calls=(STUCK,)), Result("call_2", INTERRUPTED))
     ),

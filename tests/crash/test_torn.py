@@ -30,7 +30,9 @@ CONFUSING = '"\n],\n"message_count": 7,\n"updated_at": "2026-11-22T09:30:01+00:0
 SHORT = Message("user", "x", id="1")
 USUAL = Message("user", "My name is Alice", timestamp=1795253400.5, id="msg-00000000000000000001")
 MORE = Message("user", "more", timestamp=3.0)
-LONG = Message("assistant", f"Grüße, 日本語 🙂 {CONFUSING}" * 3, timestamp=1795253401.0, metadata={"a": [{"role": "user"}]})
+LONG = Message(
+    "assistant", f"Grüße, 日本語 🙂 {CONFUSING}" * 3, timestamp=1795253401.0, metadata={"a": [{"role": "user"}]}
+)
 TOOLS = Message("assistant", None, tool_calls=[{"id": "c", "function": {"name": "f", "arguments": "{}"}}], id="calls")
 
 
@@ -165,28 +167,27 @@ def scrap_of(old: bytes, new: bytes, length: int) -> bytes:
 
 
 @pytest.mark.parametrize("torn_at", [1, 60, -2])
-def test_a_torn_file_is_looked_at_without_being_changed(folder: Folder, torn_at: int) -> None:
-    """Records and listings tell what is there, and leave the mending to those who read or write messages."""
+def test_a_torn_file_is_listed_without_being_changed(folder: Folder, torn_at: int) -> None:
+    """Listings tell what is there, and leave the mending to those who open the session."""
     old, new = written(folder, [USUAL], [LONG])
     states = [state for _, state in torn_states(old, new)]
     folder.put(states[torn_at])
     store = DefaultSessionStore(folder.path)
     with reported() as damage:
         assert [session["message_count"] for session in store.list_sessions()] == [1 + (torn_at < 0)]
-        assert store.session_exists("s")
         assert store.engine.owners("s") == ["default_user"]
-        record = folder.engine.get(KEY)
-    assert record is not None
-    assert (record.length, record.metadata, record.state, record.extra) == (1 + (torn_at < 0), {"title": "t"}, {"n": 1}, {"k": [1]})
+        [record] = folder.engine.list_sessions(None).records
+    assert (record.metadata, record.state, record.extra) == ({"title": "t"}, {"n": 1}, {"k": [1]})
     assert not damage
     assert folder.file.read_bytes() == states[torn_at]
 
 
-@pytest.mark.parametrize("call", ["read", "last", "append", "update", "replace", "drop"])
+@pytest.mark.parametrize("call", ["get", "read", "last", "append", "update", "replace", "drop"])
 def test_every_call_that_meets_a_torn_file_mends_it(folder: Folder, call: str) -> None:
-    old, new = written(folder, [USUAL, SHORT], [LONG])
+    _, new = written(folder, [USUAL, SHORT], [LONG])
     folder.put(new[:-40])
     calls: dict[str, Callable[[Engine], object]] = {
+        "get": lambda engine: engine.get(KEY),
         "read": lambda engine: engine.read(KEY),
         "last": lambda engine: engine.read(KEY, -1),
         "append": lambda engine: engine.append(KEY, [TOOLS]),
@@ -253,17 +254,30 @@ def test_a_file_whose_end_is_zeros(folder: Folder) -> None:
 # Bad bytes
 
 
-def lines_of(data: bytes) -> list[tuple[int, int]]:
-    """Where each message line starts and ends."""
-    found, position = [], 0
+def untouched(data: bytes, hit: set[int]) -> list[bool]:
+    """For each message of a file, whether the bytes that were hit leave it readable.
+
+    They don't if they are its own; or if they are the end of the line before it, and that line is broken besides.
+    """
+    found, start = [], 0
     for line in data.split(b"\n"):
         if line.startswith(b'{"role"'):
-            found.append((position, position + len(line.rstrip(b","))))
-        position += len(line) + 1
+            own = range(start, start + len(line.rstrip(b",")))
+            joint = range(start - 2, start)
+            before = range(data.rfind(b"\n", 0, max(0, start - 1)) + 1, start - 2)
+            found.append(not hit & set(own) and not (hit & set(joint) and hit & set(before)))
+        start += len(line) + 1
     return found
 
 
-MANY = [USUAL, SHORT, LONG, TOOLS, Message("tool", "42", tool_call_id="c"), *(Message("user", f"{n}") for n in range(5))]
+MANY = [
+    USUAL,
+    SHORT,
+    LONG,
+    TOOLS,
+    Message("tool", "42", tool_call_id="c"),
+    *(Message("user", word) for word in ("alpha", "bravo", "tango", "zebra")),
+]
 
 
 @given(
@@ -279,31 +293,38 @@ def test_bad_bytes_hide_no_whole_message(
     folder.put(b"")
     folder.file.unlink()
     make(folder.engine, MANY, archived)
-    data = bytearray(folder.file.read_bytes())
+    old = folder.file.read_bytes()
+    data = bytearray(old)
     hit = set()
     for place, value in places:
         hit.add(place % len(data))
         data[place % len(data)] = value
     if cut:
         begin = cut[0] % len(data)
-        hit |= set(range(begin, min(begin + cut[1], len(data))))
-    spans = lines_of(folder.file.read_bytes())
-    untouched = [not hit & set(range(*span)) for span in spans]
+        hit |= set(range(begin, begin + cut[1]))
     if cut:
         del data[begin : begin + cut[1]]
     folder.put(bytes(data))
-    in_head = min(hit) < bytes(data).find(b"messages")
+    readable = untouched(old, hit)
+    owner = range(old.index(b'"user_id"'), old.index(b'"storage"'))
     with reported():
         try:
             found = stored(folder.engine, 0)
+            record = folder.engine.get(KEY)
         except (NewerFormat, NotASessionFile):
-            assert in_head
+            assert min(hit) < old.index(b"messages")
             assert folder.file.read_bytes() == bytes(data)
             return
-    whole = [line for line, kept in zip(plain(MANY), untouched, strict=True) if kept]
+    if record is None:  # now it is somebody else's, as a file of PraisonAI's in this place would be
+        assert hit & set(owner)
+        assert folder.file.read_bytes() == bytes(data)
+        return
+    whole = [line for line, kept in zip(plain(MANY), readable, strict=True) if kept]
     assert [line for line in found if line in whole] == whole
-    assert len(found) - len(whole) <= untouched.count(False)
-    assert folder.is_valid()
+    assert len(found) - len(whole) <= readable.count(False)
+    if archived:  # which nobody reads when they open a session
+        folder.engine.update(KEY, {})
+    json.loads(folder.file.read_bytes())
     folder.engine.append(KEY, [MORE])
     assert stored(folder.engine, 0) == [*found, *plain([MORE])]
 
@@ -413,7 +434,10 @@ EDITS: dict[str, tuple[Callable[[bytes], bytes], list[Message]]] = {
     "a comma too many": (lambda data: data.replace(b"}\n]", b"},\n]"), ALL),
     "a header line in several": (lambda data: data.replace(b'{"title":"t"}', b'{\n  "title": "t"\n}'), ALL),
     "everything removed": (lambda data: data[: data.index(b"[\n{")] + b"[" + data[data.rindex(b"\n]") :], []),
-    "everything removed, in one line": (lambda data: data[: data.index(b"[\n{")] + b"[" + data[data.rindex(b"]") :], []),
+    "everything removed, in one line": (
+        lambda data: data[: data.index(b"[\n{")] + b"[" + data[data.rindex(b"]") :],
+        [],
+    ),
     "an end that is typed": (lambda data: data[: data.rindex(b"\n]")] + b"]}", ALL),
     "a line appended by a shell": (lambda data: data + b'{"role": "user", "content": "by hand"}\n', [*ALL, BY_HAND[1]]),
 }

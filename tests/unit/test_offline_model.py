@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic_ai import Agent, ModelRetry, Tool, ToolDefinition
 from pydantic_ai import messages as library
@@ -151,6 +151,7 @@ NO_CALLS = [
     "call add with a=two and b=3",
     "add 2 eggs and 3 apples to the list",
     "add 2 and 3 and tell me a joke",
+    "add 2 eggs, and add 4 and 5",
     "I want to add that my name is Bob",
     "What does add do with 2 and 3?",
     "Don't call add with 2 and 3",
@@ -186,6 +187,7 @@ def test_anything_else_is_not_a_call(message: str) -> None:
 def test_the_longest_name_is_meant() -> None:
     tools = [ToolDefinition(name="get_weather"), ToolDefinition(name="get_weather_forecast")]
     assert tool_calls("call get_weather_forecast", tools) == [("get_weather_forecast", {})]
+    assert tool_calls("call get weather forecast", tools) == [("get_weather_forecast", {})]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_the_longest_name_is_meant() -> None:
         {},
         {"type": ["string", "null"]},
         {"$ref": "#/$defs/Tree"},
-        {"enum": [""]},
+        {"enum": ["", "big"]},
         {"type": "array"},
         {"$ref": "#/$defs/gone"},
     ],
@@ -204,7 +206,8 @@ def test_the_longest_name_is_meant() -> None:
 def test_a_schema_it_cannot_read_is_a_tool_it_does_not_call(spec: Any) -> None:
     tree = {"anyOf": [{"$ref": "#/$defs/Tree"}, {"type": "null"}]}
     schema = {"properties": {"x": spec}, "required": ["x"], "$defs": {"Tree": tree}}
-    assert tool_calls("call grow with x=1", [ToolDefinition(name="grow", parameters_json_schema=schema)]) == []
+    tools = [ToolDefinition(name="grow", parameters_json_schema=schema)]
+    assert tool_calls("call grow with x=1", tools) == tool_calls("call grow", tools) == []
 
 
 # --- an agent with it ---
@@ -256,6 +259,7 @@ def test_a_tool_is_called_and_its_result_reported() -> None:
     messages = ask("add 2 and 3")
     assert said(messages) == "add returned 5."
     assert said(ask("What did add return?", messages)) == 'add returned: "5"'
+    assert said(ask("What did add return for 2 and 3?", messages)) == 'add returned: "5"'
     assert said(ask("add 2 and 3, and add 4 and 5")) == "add returned 5.\nadd returned 9."
 
 
@@ -311,10 +315,10 @@ def test_ids_of_calls_follow_from_the_conversation_and_never_repeat() -> None:
 
 def test_ids_do_not_repeat_when_the_model_sees_only_the_end_of_the_conversation() -> None:
     messages: list[library.ModelMessage] = []
-    for _ in range(6):
-        messages += asyncio.run(AGENT.run("add 2 and 3", message_history=messages[-4:])).new_messages()
+    for message in ["add 2 and 3"] * 6 + ["Hello", "I am Bob", "add 2 and 3", "Hello", "I am Carol", "add 2 and 3"]:
+        messages += asyncio.run(AGENT.run(message, message_history=messages[-4:])).new_messages()
     ids = call_ids(messages)
-    assert len(set(ids)) == len(ids) == 6
+    assert len(set(ids)) == len(ids) == 8
 
 
 # --- streams ---
@@ -344,6 +348,7 @@ def text_of(response: library.ModelResponse) -> str:
     return "".join(part.content for part in response.parts if isinstance(part, library.TextPart))
 
 
+@example(["I like  two   spaces", "What was my last message?"])
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.text(), st.sampled_from([call[0] for call in CALLS])), max_size=4))
 def test_a_stream_ends_as_the_whole_answer(messages: list[str]) -> None:
@@ -401,6 +406,11 @@ def test_a_cancelled_stream_counts_what_was_streamed() -> None:
 
 
 # --- usage and odd input ---
+
+
+def test_the_message_to_answer_is_not_part_of_what_came_before() -> None:
+    assert text_of(request(users("What was my last message?"))) == "This is your first message."
+    assert text_of(request(users("Hello", "What was my last message?"))) == 'Your last message was: "Hello"'
 
 
 def test_usage_counts_words() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from praisonaiagents.agent import recall
-from praisonaiagents.agent.recall import HELLO, LABEL, SILENT, UNABLE, UNKNOWN, Said, reply
+from praisonaiagents.agent.recall import ABOUT_ME, HELLO, LABEL, SILENT, UNABLE, UNKNOWN, Said, reply
 
 
 def converse(*messages: str) -> str:
@@ -55,6 +55,7 @@ KNOWN = [
     ("My boss is Carol", "Who is my boss?", "Your boss is Carol."),
     ("Carol is my boss", "Who is Carol?", "Carol is your boss."),
     ("My cat is black", "What color is my cat?", "Your cat is black."),
+    ("The color of my cat is black", "What color is my cat?", "The color of your cat is black."),
     ("The meeting with Carol is on Friday", "When is the meeting with Carol?", "The meeting with Carol is on Friday."),
     ("My birthday is on May 5", "What is my birthday?", "Your birthday is on May 5."),
     ("Hi-fi is my hobby", "What is my hobby?", "Hi-fi is your hobby."),
@@ -124,6 +125,8 @@ NOT_KNOWN = [
     ("I wish my name was Bob", "What's my name?"),
     ("If my name is Bob, I win", "What's my name?"),
     ("Bob said my name is Carl", "What's my name?"),
+    ("Bob said, my name is Carl", "What's my name?"),
+    ("If I win, my name is Bob", "What's my name?"),
     ("Is my name Bob?", "What's my name?"),
     ("I don't know my name", "What's my name?"),
     ("My brother's favorite color is red", "What is my favorite color?"),
@@ -145,13 +148,17 @@ NOT_KNOWN = [
     ("Bob's server runs on port 8080", "What port does the server run on?"),
     ("Bob plays tennis with Carol", "Do I play tennis with Carol?"),
     ("The shop is nice and it opens", "When does the shop open?"),
+    ("Carol hates fish", "Is Carol here?"),
+    ("I love pizza", "Is it?"),
     ("I visited France", "What is the capital of France?"),
     ("What is the capital of France?", "What is the capital of France?"),
-    ("the", "What is the?"),
+    ("The: x", "What is the?"),
+    ("I love my dog", "What do I love about Paris?"),
     ("Hello", "What is 2+2?"),
     ("I met Carol in Rome", "What did I say about Bob?"),
     ("我的狗的名字是旺财", "我的名字是什么？"),
     ("我喜欢披萨", "我住在哪里？"),
+    ("私は学生です", "私はどこに住んでいますか"),
 ]
 
 
@@ -191,6 +198,12 @@ def test_several_questions_are_answered_one_by_one() -> None:
     ]
     assert converse("My name is Bob. What is my name?").startswith("Your name is Bob.")
     assert converse("What is my name? What is my age?") == UNKNOWN  # said once
+    assert converse("What is my name? Who are you?") == f"{UNKNOWN}\n{ABOUT_ME}"
+
+
+def test_no_more_than_eight_questions_of_a_message_are_answered() -> None:
+    told = " ".join(f"My key{n} is {n}." for n in range(20))
+    assert len(converse(told, " ".join(f"What is my key{n}?" for n in range(20))).splitlines()) == 8
 
 
 RESULTS = [
@@ -328,19 +341,23 @@ TEXTS = st.one_of(
 )
 TOOLS = st.sampled_from(["add", "get_weather"])
 HISTORIES = st.lists(st.builds(Said, st.sampled_from(["user", "assistant", "tool"]), TEXTS, TOOLS, TEXTS), max_size=5)
+ASKED = st.builds(lambda case, before: ([*before, Said("user", case[0])], case[1]), st.sampled_from(KNOWN), HISTORIES)
+TALKS = st.one_of(ASKED, st.tuples(HISTORIES, TEXTS))
 
 
 @settings(deadline=None)
-@given(HISTORIES, TEXTS)
-def test_it_never_fails_and_never_wavers(history: list[Said], message: str) -> None:
+@given(TALKS)
+def test_it_never_fails_and_never_wavers(talk: tuple[list[Said], str]) -> None:
+    history, message = talk
     answer = reply(history, message)
     assert answer.strip()
     assert reply(list(history), message) == answer
 
 
 @settings(deadline=None)
-@given(HISTORIES, TEXTS)
-def test_every_quotation_was_really_said(history: list[Said], message: str) -> None:
+@given(TALKS)
+def test_every_quotation_was_really_said(talk: tuple[list[Said], str]) -> None:
+    history, message = talk
     sources = [said.text for said in history if said.who != "assistant"] + [message]
     for quoted in re.findall('"([^"]*)"', reply(history, message)):
         assert any(quoted in source for source in sources)

@@ -118,6 +118,8 @@ class Agent:
 
     @chat_history.setter
     def chat_history(self, history: list[dict[str, Any]]) -> None:
+        if not isinstance(history, list):
+            raise ConfigTypeError(f"chat_history is a list of messages, not {type(history).__name__}")
         if self._conversation:
             self._conversation.history = history
         else:
@@ -294,7 +296,7 @@ class Agent:
         if url:
             self._opened = SessionStore(open_engine(url), max_messages=config.max_messages)
             return self._opened
-        if (config.max_messages, config.lock_timeout) == (None, MemoryConfig.lock_timeout):
+        if (config.max_messages, config.lock_timeout) == (None, MemoryConfig().lock_timeout):
             return get_default_session_store()
         return DefaultSessionStore(max_messages=config.max_messages, lock_timeout=config.lock_timeout)
 

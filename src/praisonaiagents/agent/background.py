@@ -15,7 +15,7 @@ import os
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Generic, TypeVar
 
 from praisonaiagents.errors import ConfigError
@@ -115,6 +115,7 @@ class PerLoop(Generic[T]):
     def __init__(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> None:
         self._make = make
         self._held: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[T, None]]] = {}
+        self._leaving: set[AsyncGenerator[T, None]] = set()
 
     async def get(self) -> T:
         """The running loop's. It may not be called twice at once on one loop."""
@@ -128,23 +129,31 @@ class PerLoop(Generic[T]):
 
     def close(self) -> None:
         """Leave all. What belongs to the background loop is left before this returns, the rest as soon as its loop can."""
-        for loop in list(self._held):
-            _, holder = self._held.pop(loop)
+        while self._held:
+            loop, (_, holder) = self._held.popitem()
+            self._leaving.add(holder)
             if loop is _loops.get(os.getpid()) and not _on_loop(loop):
-                run(_finish(holder))
+                run(self._leave(holder))
+            else:
+                self._leave_soon(loop, holder)
 
     async def aclose(self) -> None:
         """Leave the running loop's before this returns."""
         held = self._held.pop(asyncio.get_running_loop(), None)
         if held:
-            await held[1].aclose()
+            await self._leave(held[1])
+
+    def _leave_soon(self, loop: asyncio.AbstractEventLoop, holder: AsyncGenerator[T, None]) -> None:
+        with suppress(RuntimeError):  # a loop that is closed has left everything
+            loop.call_soon_threadsafe(lambda: loop.create_task(self._leave(holder)))
+
+    async def _leave(self, holder: AsyncGenerator[T, None]) -> None:
+        """Until it is left it stays in `_leaving`: a loop that ends before this has run then still leaves it."""
+        await holder.aclose()
+        self._leaving.discard(holder)
 
 
 async def _hold(thing: AbstractAsyncContextManager[T]) -> AsyncGenerator[T, None]:
     """A generator, because an event loop closes those it has when it ends, and when nobody has them any more."""
     async with thing as entered:
         yield entered
-
-
-async def _finish(holder: AsyncGenerator[Any, None]) -> None:
-    await holder.aclose()

@@ -39,6 +39,7 @@ from pydantic_ai.messages import (
 from praisonaiagents.errors import InvalidMessage
 from praisonaiagents.model.message import Content, Message
 
+NOTHING = "(no output)"  # for a tool result of blanks only, which Anthropic refuses
 _URL_PARTS = {"image_url": ImageUrl, "audio_url": AudioUrl, "video_url": VideoUrl, "document_url": DocumentUrl}
 
 
@@ -57,13 +58,10 @@ def answer(response: ModelResponse, run_id: str) -> Message:
     """A model's answer as we store it, its tool calls included."""
     calls = [_stored_call(part) for part in response.parts if isinstance(part, ToolCallPart)]
     text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
-    files = [_stored_file(part) for part in response.parts if isinstance(part, FilePart)]
-    content: Content = text or (None if calls else "")
-    if files:
-        content = [*([{"type": "text", "text": text}] if text else []), *files]
+    files = [part.content for part in response.parts if isinstance(part, FilePart)]
     return Message(
         role="assistant",
-        content=content,
+        content=_stored_content(text, files) or (None if calls else ""),
         tool_calls=calls or None,
         reasoning=[_stored_thought(part) for part in response.parts if isinstance(part, ThinkingPart)] or None,
         usage=_stored_usage(response),
@@ -73,10 +71,10 @@ def answer(response: ModelResponse, run_id: str) -> Message:
 
 
 def tool_result(part: ToolReturnPart, run_id: str) -> Message:
-    """What a tool returned, as we store it: the text the model sees. A failed call is marked."""
+    """What a tool returned, as we store it: what the model sees. A failed call is marked."""
     return Message(
         role="tool",
-        content=part.model_response_str(wrap_if_error=False),
+        content=_stored_content(part.model_response_str(wrap_if_error=False), part.files),
         tool_call_id=part.tool_call_id,
         name=part.tool_name,
         run_id=run_id,
@@ -88,18 +86,33 @@ def _request(message: Message) -> ModelRequest:
     when = _moment(message)
     part: ModelRequestPart
     if message.role == "tool":
-        part = ToolReturnPart(
-            tool_name=_name(message.name),
-            content=_tool_text(message),
-            tool_call_id=message.tool_call_id or "",
-            timestamp=when,
-            outcome="failed" if message.status == "failed" else "success",
-        )
+        part = _tool_return(message, when)
     elif message.role == "user":
         part = UserPromptPart(_user_content(message.content), timestamp=when)
     else:
         part = SystemPromptPart(message.text(), timestamp=when)
     return ModelRequest(parts=[part])
+
+
+def _tool_return(message: Message, when: datetime) -> ToolReturnPart:
+    content = _returned(message)
+    complaints = _complaints(content) if message.status == "failed" and isinstance(content, str) else None
+    return ToolReturnPart(
+        tool_name=_name(message.name),
+        content=complaints or content,
+        tool_call_id=message.tool_call_id or "",
+        timestamp=when,
+        outcome="retried" if complaints else "failed" if message.status == "failed" else "success",
+    )
+
+
+def _complaints(text: str) -> list[Any] | None:
+    """What was wrong with a call's arguments: the library sends that as JSON, where the text of an error is text."""
+    try:
+        value = json.loads(text) if text.startswith("[") else None
+    except ValueError:
+        return None
+    return value if isinstance(value, list) else None
 
 
 def _response(message: Message) -> ModelResponse:
@@ -115,9 +128,13 @@ def _name(name: object) -> str:
     return name if name and isinstance(name, str) else "tool"
 
 
-def _tool_text(message: Message) -> str:
-    content = message.content
-    return content if isinstance(content, str) else message.text() or json.dumps(content)
+def _returned(message: Message) -> Any:
+    content = _user_content(message.content)
+    if isinstance(content, list) and all(isinstance(part, str) for part in content):
+        content = "\n".join(map(str, content))
+    if isinstance(content, list) and len(content) == 1:
+        return content[0]
+    return content or NOTHING
 
 
 def _user_content(content: Content) -> str | list[UserContent]:
@@ -159,8 +176,19 @@ def _stored_call(part: ToolCallPart) -> dict[str, Any]:
     return {"id": part.tool_call_id, "type": "function", "function": function}
 
 
-def _stored_file(part: FilePart) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": part.content.data_uri}}
+def _stored_content(text: str, files: Sequence[Any]) -> Content:
+    """Text, or a list of parts in the OpenAI shape if there are files."""
+    parts = [{"type": "text", "text": text}] if text else []
+    return [*parts, *map(_stored_file, files)] if files else text
+
+
+def _stored_file(file: Any) -> dict[str, Any]:
+    if isinstance(file, BinaryContent):
+        url, media = file.data_uri, file.media_type.partition("/")[0]
+    else:
+        url, media = getattr(file, "url", ""), file.kind.partition("-")[0]
+    kind = f"{media}_url" if f"{media}_url" in _URL_PARTS else "document_url"
+    return {"type": kind, kind: {"url": url}}
 
 
 def _stored_thought(part: ThinkingPart) -> dict[str, Any]:

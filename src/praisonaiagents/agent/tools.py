@@ -18,10 +18,10 @@ from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, T
 from pydantic_ai.messages import ToolReturn, ToolReturnPart
 from pydantic_ai.tools import Tool
 
+from praisonaiagents.agent.convert import NOTHING
 from praisonaiagents.errors import ConfigError
 
 _FOR_THE_LIBRARY = (ApprovalRequired, CallDeferred, ModelRetry, ToolFailed)
-_NOTHING = "(no output)"  # Anthropic refuses blank text
 
 
 def library_tool(function: Callable[..., Any]) -> Tool[None]:
@@ -75,7 +75,7 @@ def _as_text(result: Any) -> Any:
         text = part.model_response_str()
     except ValueError:
         text = str(result)
-    return _encodable(text) if text.strip() else _NOTHING
+    return _encodable(text) if text.strip() else NOTHING
 
 
 def _encodable(text: str) -> str:

@@ -146,6 +146,8 @@ def _translated(exc: Exception) -> ModelError:
     """The library's error as ours. Only its kind and status are repeated: providers quote keys in their texts."""
     status = getattr(exc, "status_code", None)
     name = getattr(exc, "model_name", "the model")
+    if isinstance(exc, library.ModelTimeoutError):
+        return ModelUnreachable(f"{name} did not answer in time; the turn is kept in the session, marked failed")
     if isinstance(exc, library.ModelConnectionError):
         return ModelUnreachable(f"{name} could not be reached: check the address, the network and that it is running")
     if status in (401, 403):

@@ -14,8 +14,10 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import termios
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +27,7 @@ from praisonaiagents.cli.output import (
     is_terminal,
     print_json,
     print_messages,
+    put,
     report,
     safe,
     wants_json,
@@ -56,18 +59,17 @@ class InvalidInput(click.ClickException):
 
 def converse(session: SessionData, *, new: bool) -> None:
     """Talk until the user leaves, or until standard input ends."""
-    agent = _agent(session)
-    if is_terminal(sys.stdin) and is_terminal(sys.stdout) and not wants_json():
-        _in_terminal(agent, session, new=new)
-    else:
-        _over_pipe(agent, session, new=new)
+    in_terminal = is_terminal(sys.stdin) and is_terminal(sys.stdout) and not wants_json()
+    with _agent(session) as agent:
+        (_in_terminal if in_terminal else _over_pipe)(agent, session, new=new)
 
 
 def one_turn(session: SessionData, prompt: str) -> None:
     """Say one thing and print the answer."""
     if not prompt.strip():
         raise click.UsageError("the prompt is empty")
-    _answer(_agent(session), prompt)
+    with _agent(session) as agent:
+        _answer(agent, prompt)
 
 
 def piped_text() -> str:
@@ -145,13 +147,27 @@ def _in_terminal(agent: Agent, session: SessionData, *, new: bool) -> None:
     _print_so_far(session)
     click.echo(f"{_state(session, new=new)} The model is {model}.")
     click.echo("Type a message, Enter sends it. /help shows more, Ctrl-D leaves and keeps all.\n")
-    for prompt in _prompts(keyboard):
-        if prompt.startswith("/"):
-            if not _command(agent, session, prompt):
+    with _typing_ahead():
+        for prompt in _prompts(keyboard):
+            if not prompt.startswith("/"):
+                _turn(_after(loading, agent.iter_stream(prompt)))
+            elif not _command(agent, session, prompt):
                 break
-        else:
-            _turn(_after(loading, agent.iter_stream(prompt)))
     click.echo(f"Session kept. Go on with it: {_how_to_resume(session)}")
+
+
+@contextmanager
+def _typing_ahead() -> Iterator[None]:
+    """What is typed while an answer comes waits for the next prompt, Ctrl-D too, and does not show up in the answer."""
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    quiet = list(before)
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSANOW, before)
 
 
 def _load(agent: Agent) -> None:
@@ -236,13 +252,12 @@ def _after(loading: threading.Thread, pieces: Iterator[str]) -> Iterator[str]:
 
 def _print_pieces(pieces: Iterator[str]) -> None:
     """Print an answer as it comes, with a moving sign of life until there is something to print."""
-    terminal = is_terminal(sys.stdout)
-    if terminal and not is_dumb():
+    if is_terminal(sys.stdout) and not is_dumb():
         with _SignOfLife():
             first = next(pieces, "")
         pieces = itertools.chain([first], pieces)
     for piece in pieces:
-        click.echo(safe(piece, terminal), nl=False)
+        put(piece, end=False)
     click.echo()
 
 
@@ -266,7 +281,7 @@ class _SignOfLife:
             click.echo(f"\r{mark}{self._TEXT}", nl=False)
             if self._over.wait(_FRAME_S):
                 break
-        click.echo(f"\r{' ' * (1 + len(self._TEXT + '^C'))}\r", nl=False)  # the terminal itself writes ^C behind it
+        click.echo(f"\r{' ' * (1 + len(self._TEXT))}\r", nl=False)
 
 
 def _state(session: SessionData, *, new: bool) -> str:

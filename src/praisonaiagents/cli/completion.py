@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import click
 
+from praisonaiagents.cli.output import json_option, print_json, wants_json
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@json_option
 def completion(shell: str) -> None:
     """Print the completion script of a shell.
 
@@ -22,4 +25,8 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     if found is None:
         raise click.UsageError(f"no completion for {shell}")
-    click.echo(found(praisonai, {}, "praisonai", "_PRAISONAI_COMPLETE").source())
+    script = found(praisonai, {}, "praisonai", "_PRAISONAI_COMPLETE").source()
+    if wants_json():
+        print_json({"shell": shell, "script": script})
+    else:
+        click.echo(script)

@@ -91,6 +91,11 @@ def safe(text: str, terminal: bool = True) -> str:
     return text.translate(_UNSAFE) if terminal else text
 
 
+def put(text: str, *, end: bool = True) -> None:
+    """Print what was said. Left alone, click takes escape sequences out of what goes into a pipe, whole ones at least."""
+    click.echo(safe(text, is_terminal(sys.stdout)), nl=end, color=True)
+
+
 def bold(text: str) -> str:
     """Text that stands out, in a terminal that can do that and may."""
     plain = not is_terminal(sys.stdout) or is_dumb() or os.environ.get("NO_COLOR")
@@ -101,7 +106,7 @@ def print_details(details: Sequence[tuple[str, str]]) -> None:
     """Names and values, a line each."""
     width = max(len(name) for name, _ in details)
     for name, value in details:
-        click.echo(f"{name + ':':<{width + 1}} {safe(value, is_terminal(sys.stdout))}")
+        put(f"{name + ':':<{width + 1}} {value}")
 
 
 def print_messages(messages: Sequence[dict[str, Any]], longest: int | None = None) -> None:
@@ -110,7 +115,8 @@ def print_messages(messages: Sequence[dict[str, Any]], longest: int | None = Non
         body = _body(message)
         if longest is not None and len(body) > longest:
             body = f"{body[:longest]}... ({len(body) - longest:,} more characters)"
-        click.echo(f"{bold(f'[{_label(message)}]')} {safe(body, is_terminal(sys.stdout))}")
+        click.echo(bold(f"[{_label(message)}] "), nl=False)
+        put(body)
 
 
 def _label(message: dict[str, Any]) -> str:
@@ -140,7 +146,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("\n".join([bold(head), *lines]))
     else:
         for row in rows:
-            click.echo("\t".join(" ".join(cell.split("\t")).replace("\n", " ") for cell in row))
+            put("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
 
 
 def _cell(column: int, text: str) -> str:

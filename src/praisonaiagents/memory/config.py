@@ -16,8 +16,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
 from typing import Any
+
+import msgspec
 
 from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.memory.null import ForeignMemory, NullMemory
@@ -37,8 +38,7 @@ class AutoMemoryPending(UserWarning):
     """`auto_memory=True` was accepted, but this version extracts nothing yet."""
 
 
-@dataclass(frozen=True)
-class MemoryConfig:
+class MemoryConfig(msgspec.Struct, frozen=True):
     """How an agent remembers.
 
     backend: where sessions are kept: "file" or "in_memory".
@@ -63,7 +63,7 @@ class MemoryConfig:
     lock_timeout: float = 5.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "backend", _check_backend(self.backend))
+        msgspec.structs.force_setattr(self, "backend", _check_backend(self.backend))
         if self.session_id is not None:
             check_session_id(self.session_id)
         check_user_id(self.user_id)
@@ -82,7 +82,7 @@ class MemoryConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting but `db`, which may hold a password."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "db"}
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "db"}
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())
@@ -108,7 +108,7 @@ def with_settings(config: MemoryConfig, **settings: Any) -> MemoryConfig:
     for name, value in given.items():
         if getattr(config, name) not in (None, value):
             raise ConfigError(f"{name} was given twice, and differently: as {name}= and in memory=")
-    return replace(config, **given)
+    return msgspec.structs.replace(config, **given)
 
 
 def _resolve(memory: Any) -> tuple[MemoryConfig, Any]:
@@ -141,7 +141,7 @@ def _of_string(text: str) -> MemoryConfig:
 
 
 def _of_dict(options: dict[str, Any]) -> MemoryConfig:
-    known = [field.name for field in fields(MemoryConfig)]
+    known = list(MemoryConfig.__struct_fields__)
     given = dict(options)
     if "provider" in given and "backend" not in given:
         given["backend"] = given.pop("provider")

@@ -28,7 +28,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -71,6 +71,7 @@ from praisonaiagents.storage.sessionfile import (
 )
 
 _LONGEST_REFERENCE_STEM = 240  # bytes; the longest name beside it, in `damaged`, has 12 more
+_T = TypeVar("_T")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -115,7 +116,10 @@ class JsonFileEngine:
 
     def get(self, key: Key) -> Record | None:
         with self._reading(key) as file:
-            return record_of(file) if file else None
+            if file is None:
+                return None
+            record = record_of(file)
+        return record or self._look_again(key, record_of, lambda loaded: loaded.record)
 
     def list_sessions(self, user_id: str | None, *, after: str | None = None, limit: int = 50) -> Page:
         with _Translated(self.folder):
@@ -161,7 +165,11 @@ class JsonFileEngine:
             if file is None:
                 return Slice(0, [])
             found = read_slice(file, start, stop)
-        return found if found is not None else self._read_with_lock(key, start, stop)
+        if found is None:
+            found = self._look_again(
+                key, lambda file: read_slice(file, start, stop), lambda all_: slice_of(all_, start, stop)
+            )
+        return found or Slice(0, [])
 
     def update(self, key: Key, patch: Mapping[str, Any], *, expected_revision: int | None = None) -> Record:
         with self._writing(key) as file:
@@ -325,7 +333,7 @@ class JsonFileEngine:
     def _listed_record(self, path: str) -> Record | None:
         try:
             return self._record_at(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
             warnings.warn(SessionDamage(path, None, 0, str(exc)), stacklevel=4)
@@ -334,22 +342,25 @@ class JsonFileEngine:
     def _record_at(self, path: str) -> Record:
         opened = open_unlocked(path)
         try:
-            return record_of(identify(path, opened, self._named(path), self._fits))
+            file = identify(path, opened, self._named(path), self._fits)
+            return record_of(file) or load(file).record
         finally:
             opened.close()
 
     # Reading
 
-    def _read_with_lock(self, key: Key, start: int | None, stop: int | None) -> Slice:
-        """Read a file that was not whole a moment ago. Where it still is not, mend it if we may."""
+    def _look_again(
+        self, key: Key, look: Callable[[SessionFile], _T | None], look_at: Callable[[layout.Loaded], _T]
+    ) -> _T | None:
+        """Look at a file that was not whole a moment ago. Where it still is not, mend it if we may."""
         with self._reading(key, open_for_reading) as file:
             if file is None:
-                return Slice(0, [])
-            found = read_slice(file, start, stop)
+                return None
+            found = look(file)
             if found is not None:
                 return found
             loaded = load(file)
-        return slice_of(self._mended(key, loaded), start, stop)
+        return look_at(self._mended(key, loaded))
 
     def _mended(self, key: Key, loaded: layout.Loaded) -> layout.Loaded:
         """Write a file anew that is not whole; return what is in it."""

@@ -57,10 +57,12 @@ _FOOTER = re.compile(rb'\n\],\n"message_count": (\d+),\n"updated_at": "([0-9T:.+
 MESSAGES = b'"messages": ['
 _ARCHIVE = b'"archived_messages": ['
 _LINES = re.compile(rb'^"(?:session_id|storage|messages|message_count)": ', re.MULTILINE)
-_TOUCHING = re.compile(rb'(?<=\}),?.(?=\{"role":)')
+_BETWEEN = re.compile(rb'^.{0,2}(?=\{"role":)')  # what a bad byte or two make of a comma and a line end
+_END_OF_HEADER = re.compile(rb'^"(?:archived_)?messages": \[', re.MULTILINE)
 _DERIVED = (b'"message_count": ', b'"updated_at": "')
 _NOISE = b"\0\r ,"
 _ENTRY = re.compile(r'^([ \t]*)(?:\{|"((?:[^"\\\n]|\\.)*)"[ \t]*:[ \t]*)', re.MULTILINE)
+_KINDS = {"agent_name": (str, type(None)), "metadata": (dict, type(None)), "state": (dict, type(None))}
 _LISTS = ("archived_messages", "messages")
 _DEFAULT_USER_IN_REFERENCE = ("", "praison", "default", DEFAULT_USER)
 _MIRRORED = ("model", "llm", "total_tokens", "token_count", "cost", "source")
@@ -156,18 +158,14 @@ def footer_bytes(message_count: int, updated_at: float) -> bytes:
 def header_record(key: Key, data: bytes) -> Record | None:
     """The record in the header lines at the start of `data`, or None if the header is not whole within it."""
     head = find_head(data)
-    values: dict[str, Any] = {}
-    position = head.size if head else len(data)
-    while head and (end := data.find(b"\n", position)) >= 0:
-        line = data[position:end]
-        if line in (MESSAGES, _ARCHIVE):
-            return _record(key, values, start=head.start, revision=head.revision)
-        pair = _pairs(line)
-        if not pair:
-            return None
-        values |= pair
-        position = end + 1
-    return None
+    end = _END_OF_HEADER.search(data, head.size) if head else None
+    if head is None or end is None:
+        return None
+    try:
+        values = msgspec.json.decode(b"{%b}" % data[head.size : end.start()].removesuffix(b",\n"))
+    except (ValueError, RecursionError):
+        return None
+    return _record(key, values, start=head.start, revision=head.revision)
 
 
 def render(record: Record, first: int, messages: Sequence[Message | bytes]) -> bytes:
@@ -218,29 +216,32 @@ def _loaded(found: _Found, named: Key | None, *, broken: bool) -> Loaded:
     key = _key_in(values, of_reference=storage is None) or named
     if key is None:
         raise Unreadable("the file does not say which session it holds")
+    misfits = [_json({name: values[name]}) for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)]
     messages = found.archived + found.messages
     updated = [values.get("updated_at"), *(message.timestamp for message in messages[-1:]), values.get("created_at")]
     record = _record(
         key,
-        _without_mirrors(values) if storage is None else values,
+        _with_mirrored(values) if storage is None else values,
         start=numbers["first"] + len(found.archived),
         revision=numbers["revision"],
         length=numbers["first"] + len(messages),
         updated_at=next(filter(None, map(_seconds, updated)), 0.0),
     )
-    return Loaded(record, numbers["first"], messages, found.damage, broken)
+    return Loaded(record, numbers["first"], messages, found.damage + misfits, broken or bool(misfits))
 
 
 def _record(
     key: Key, values: dict[str, Any], *, start: int, revision: int, length: int = 0, updated_at: float = 0.0
 ) -> Record:
-    agent_name, metadata, state = (values.get(name) for name in ("agent_name", "metadata", "state"))
+    agent_name, metadata, state = (
+        value if isinstance(value := values.get(name), kinds) else None for name, kinds in _KINDS.items()
+    )
     return Record(
         *key,
         created_at=_seconds(values.get("created_at")),
-        agent_name=agent_name if isinstance(agent_name, str) else None,
-        metadata=metadata if isinstance(metadata, dict) else {},
-        state=state if isinstance(state, dict) else {},
+        agent_name=agent_name,
+        metadata=metadata or {},
+        state=state or {},
         start=start,
         revision=revision,
         extra={key: value for key, value in values.items() if key not in RESERVED},
@@ -260,7 +261,7 @@ def _key_in(values: dict[str, Any], *, of_reference: bool = False) -> Key | None
         return None
 
 
-def _without_mirrors(values: dict[str, Any]) -> dict[str, Any]:
+def _with_mirrored(values: dict[str, Any]) -> dict[str, Any]:
     """PraisonAI repeats some keys of the metadata above it, where old versions of it have them alone."""
     metadata = values.get("metadata")
     mirrored = {key: values[key] for key in _MIRRORED if values.get(key) is not None}
@@ -293,33 +294,56 @@ def _by_lines(data: bytes) -> _Found:
     """A file in our layout, as far as its lines are whole."""
     found = _Found({}, [], [], [])
     into = found.messages
-    for line in data.split(b"\n"):
-        body = line.strip(_NOISE)
-        if line in (MESSAGES, _ARCHIVE):
-            into = found.archived if line == _ARCHIVE else found.messages
-        elif body == b"]":
-            into = found.messages
-        elif line.startswith(b'{"'):
-            messages, rest = _on_line(line)
+    for piece in (piece for line in data.split(b"\n") for piece in _pieces(line)):
+        rest = piece
+        if piece.startswith(b'{"'):
+            messages, rest = _on_line(piece)
             into.extend(messages)
-            found.damage.extend([rest] if rest else [])
-        elif body not in (b"", b"{", b"}"):
-            pair = _pairs(body)
+        elif piece == _ARCHIVE:
+            into = found.archived
+        elif piece == MESSAGES or piece.strip(_NOISE) == b"]":
+            into = found.messages
+        elif pair := _pairs(piece):
             found.values.update(pair)
-            if not pair and not any(key.startswith(line[: len(key)]) for key in _DERIVED):
-                found.damage.append(line)
+            continue
+        if _is_damage(rest):
+            found.damage.append(rest)
     return found
 
 
+def _pieces(line: bytes) -> list[bytes]:
+    """A line; or the opening of a list, with what stands before and after it on its line."""
+    for opening in () if line.startswith(b'{"') else (_ARCHIVE, MESSAGES):
+        before, begins, after = line.partition(opening[:-1])
+        if begins and not (before and _pairs(line)):
+            return [before, opening, _BETWEEN.sub(b"", after)]
+    return [line]
+
+
+def _is_damage(line: bytes) -> bool:
+    """True for a line that holds more than brackets, commas and what a file's end is made of."""
+    derived = any(key.startswith(line[: len(key)]) for key in _DERIVED)
+    return not derived and line.strip(_NOISE) not in (b"", MESSAGES, _ARCHIVE, b"{", b"}", b"[", b"[]", b"]")
+
+
 def _on_line(line: bytes) -> tuple[list[Message], bytes]:
-    """The messages on a line, and what could not be read: one message and scraps, or two whose line end was overwritten."""
+    """The messages on a line, and what could not be read: one message and scraps, or several whose line ends are gone."""
     # a write torn after its first byte leaves the comma of the new line and the bracket of the old footer
-    body = line.rstrip(_NOISE + b"]")
-    for end in (len(body), body.rfind(b"}") + 1):
-        if message := _message(body[:end]):
-            return [message], body[end:]
-    several = [message for piece in _TOUCHING.split(body) if (message := _message(piece))]
-    return (several, b"") if len(several) == 2 else ([], line)
+    rest = line.rstrip(_NOISE + b"]")
+    if message := _message(rest):
+        return [message], b""
+    messages: list[Message] = []
+    while message := _message(rest[: _end_of_object(rest)]):
+        messages.append(message)
+        rest = _BETWEEN.sub(b"", rest[_end_of_object(rest) :])
+    return messages, rest if messages else line
+
+
+def _end_of_object(data: bytes) -> int:
+    """Where the JSON value at the start of `data` ends; 0 if there is none."""
+    text = data.decode("utf-8", errors="surrogateescape")
+    _, end = _value_at(text, 0)
+    return len(text[:end].encode("utf-8", errors="surrogateescape"))
 
 
 def _by_depth(data: bytes) -> _Found:
@@ -364,8 +388,11 @@ def _value_at(text: str, position: int) -> tuple[Any, int]:
 
 def _messages(values: object, damage: list[bytes]) -> list[Message]:
     """The messages in a JSON list; what is none goes to `damage`."""
-    messages = []
-    for value in values if isinstance(values, list) else []:
+    messages: list[Message] = []
+    if values is not None and not isinstance(values, list):
+        damage.append(json.dumps(values).encode())
+        return messages
+    for value in values or []:
         try:
             messages.append(decode(encode(Message.from_dict(value))))
         except (ValueError, AttributeError, RecursionError):

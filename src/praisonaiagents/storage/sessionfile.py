@@ -56,17 +56,18 @@ def identify(path: str, opened: Opened, named: Key | None, fits: Callable[[str, 
         head = layout.find_head(os.pread(opened.fd, _HEAD_ROOM, 0))
         if head is not None and named is not None and head.prefix == layout.head_prefix(named):
             return SessionFile(path, opened, named, head)
-        loaded = None if head is not None else _load_foreign(opened, named)
+        key = head.key() if head is not None else None
+        loaded = None if key is not None else _load_foreign(opened, named)
     except layout.TooNew as exc:
         raise NewerFormat(f"{path} has {exc}", path) from exc
     except layout.Unreadable as exc:
         raise NotASessionFile(f"{path}: {exc}; it was left alone, move it away to use this session id", path) from exc
-    key = loaded.record.key if loaded else head.key() if head else None
+    key = loaded.record.key if loaded else key
     if key is None or (key != named and not fits(path, key)):
         key = named
     if key is None:
         raise NotASessionFile(f"{path} holds a session whose file has another name: rename it", path)
-    return SessionFile(path, opened, key, head, loaded and _given(loaded, key))
+    return SessionFile(path, opened, key, None if loaded else head, loaded and _given(loaded, key))
 
 
 def _load_foreign(opened: Opened, named: Key | None) -> layout.Loaded:
@@ -87,12 +88,14 @@ def _given(loaded: layout.Loaded, key: Key) -> layout.Loaded:
     return loaded._replace(record=record)
 
 
-def record_of(file: SessionFile) -> Record:
-    """The record of a file, reading no message where the file allows that."""
+def record_of(file: SessionFile) -> Record | None:
+    """The record of a file, reading no message where the file allows that. None if the file is not whole."""
+    if file.loaded is not None:
+        return None if file.loaded.broken else file.loaded.record
     footer = footer_of(file)
     record = _header_record(file) if footer else None
     if footer is None or record is None:
-        return load(file).record
+        return None
     return msgspec.structs.replace(record, length=length_of(file, footer), updated_at=footer.updated_at)
 
 
