@@ -110,7 +110,7 @@ def test_a_new_file_that_is_refused_is_removed(
     data = path.read_bytes() if path.exists() else None
     with system("pwrite", refusing(taken)):
         if call == "mend":
-            with pytest.warns(SessionDamage, match="nor set aside"):
+            with pytest.warns(SessionDamage, match="could not be written anew"):
                 assert numbers(store.get_chat_history(SESSION)) == {"old": [0]}
         else:
             calls: dict[str, Callable[[], object]] = {

@@ -362,7 +362,7 @@ def test_damage_that_cannot_be_mended_yet_is_kept_once(folder: Folder, monkeypat
         for _ in range(3):
             assert stored(folder.engine) == plain([SHORT])
     assert len(damage) == 3
-    assert "nor set aside" in str(damage[0])
+    assert "could not be written anew" in str(damage[0])
     assert folder.file.read_bytes() == data
     assert len(list(folder.path.glob("damaged/*"))) == 1
     with reported() as damage:

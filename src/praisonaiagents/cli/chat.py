@@ -16,7 +16,7 @@ import os
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,8 +35,6 @@ from praisonaiagents.cli.output import (
 from praisonaiagents.errors import PraisonError
 
 if TYPE_CHECKING:
-    from prompt_toolkit import PromptSession
-
     from praisonaiagents.agent.agent import Agent
     from praisonaiagents.session.data import SessionData
 
@@ -149,7 +147,7 @@ def _in_terminal(agent: Agent, session: SessionData, *, new: bool) -> None:
     click.echo("Type a message, Enter sends it. /help shows more, Ctrl-D leaves and keeps all.\n")
     with _typing_ahead():
         for prompt in _prompts(keyboard):
-            if not prompt.startswith("/"):
+            if not _is_command(prompt):
                 _turn(_after(loading, agent.iter_stream(prompt)))
             elif not _command(agent, session, prompt):
                 break
@@ -159,6 +157,9 @@ def _in_terminal(agent: Agent, session: SessionData, *, new: bool) -> None:
 @contextmanager
 def _typing_ahead() -> Iterator[None]:
     """What is typed while an answer comes waits for the next prompt, Ctrl-D too, and does not show up in the answer."""
+    if is_dumb():
+        yield
+        return
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
     quiet = list(before)
@@ -197,6 +198,12 @@ def _turn(pieces: Iterator[str]) -> None:
     click.echo()
 
 
+def _is_command(text: str) -> bool:
+    """`/help`, but not `/usr/bin/env fails`."""
+    name = text.split()[0]
+    return name.startswith("/") and "/" not in name[1:]
+
+
 def _command(agent: Agent, session: SessionData, text: str) -> bool:
     """A command of the chat. False if the chat is over."""
     name = text.split()[0]
@@ -213,7 +220,10 @@ def _command(agent: Agent, session: SessionData, text: str) -> bool:
     return True
 
 
-def _keyboard(session: SessionData) -> PromptSession[str]:
+def _keyboard(session: SessionData) -> Callable[[str], str]:
+    """Asks for a message, as `input` does, and does more where the terminal can."""
+    if is_dumb():
+        return input
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -225,14 +235,14 @@ def _keyboard(session: SessionData) -> PromptSession[str]:
         event.current_buffer.insert_text("\n")
 
     said = InMemoryHistory([message.text() for message in session.messages if message.role == "user"])
-    return PromptSession(history=said, key_bindings=keys)
+    return PromptSession[str](history=said, key_bindings=keys).prompt
 
 
-def _prompts(keyboard: PromptSession[str]) -> Iterator[str]:
+def _prompts(keyboard: Callable[[str], str]) -> Iterator[str]:
     """What the user types, until Ctrl-D."""
     while True:
         try:
-            text = keyboard.prompt("> ").strip()
+            text = keyboard("> ").strip()
         except KeyboardInterrupt:
             click.echo("(Ctrl-D leaves)")
             continue

@@ -16,7 +16,6 @@ import fcntl
 import os
 import random
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from praisonaiagents.errors import LockTimeout, NotASessionFile
@@ -157,7 +156,8 @@ def _holder(fd: int) -> str | None:
     """The process that holds a lock on this file, where the system tells (Linux)."""
     inode = f":{os.fstat(fd).st_ino}"
     try:
-        entries = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        with open("/proc/locks") as locks:
+            entries = [line.split() for line in locks]
     except OSError:
         return None
     pids = {entry[4] for entry in entries if len(entry) > 5 and entry[5].endswith(inode)}

@@ -16,7 +16,8 @@ Readers take no lock, because many of them would keep a writer waiting for ever.
 write looks again with a lock.
 
 What survives: with `durability="process"` a crash of this process at any point; with `"full"` (fsync on every call) a loss
-of power too. What is not served: Windows (no `flock`), and network disks without working locks.
+of power too. A crash in the middle of a call that adds several messages may leave the first ones; giving the same messages
+again, with their ids, completes them. What is not served: Windows (no `flock`), and network disks without working locks.
 """
 
 from __future__ import annotations
@@ -280,17 +281,8 @@ class JsonFileEngine:
                 if file is not None:
                     file.opened.close()
 
-    @contextmanager
-    def _writing(self, key: Key) -> Iterator[SessionFile]:
-        with _Translated(self.folder) as translated:
-            file = self._open(key, open_for_writing)
-            if file is None:
-                raise SessionNotFound(key.session_id, key.user_id)
-            translated.where = file.path
-            try:
-                yield file
-            finally:
-                file.opened.close()
+    def _writing(self, key: Key) -> _Writing:
+        return _Writing(self, key)
 
     # Listing. It takes no locks: a file that is being written to is read as far as it is whole.
 
@@ -373,7 +365,7 @@ class JsonFileEngine:
         except SessionNotFound:
             return loaded
         except StorageError as exc:
-            what = f" nor set aside ({exc})"
+            what = f", and the file could not be written anew ({exc})"
         if loaded.damage:
             self._report(path, aside, loaded, what)
         return loaded
@@ -519,7 +511,7 @@ def _new_lines(file: SessionFile, given: Batch, length: int, expected_length: in
 
 def _now() -> float:
     """Seconds since 1970, as exact as the file holds them."""
-    return round(time.time(), 6)
+    return time.time_ns() // 1000 / 1e6
 
 
 def _json_files(folder: str) -> Iterator[tuple[int, str, int]]:
@@ -531,8 +523,10 @@ def _json_files(folder: str) -> Iterator[tuple[int, str, int]]:
     with entries:
         for entry in entries:
             if entry.name.endswith(".json"):
-                with suppress(FileNotFoundError):
+                try:  # not `suppress`, whose cost adds up over ten thousand files
                     yield entry.stat(follow_symlinks=False).st_mtime_ns, entry.path, entry.inode()
+                except FileNotFoundError:
+                    continue
 
 
 def _names(folder: str) -> list[str]:
@@ -567,14 +561,35 @@ def _unlink_if_there(path: str) -> None:
         os.unlink(path)
 
 
+class _Writing:
+    """A session's file, open and locked for writing. A class and not a generator, because every append pays for it."""
+
+    def __init__(self, engine: JsonFileEngine, key: Key) -> None:
+        self._engine = engine
+        self._key = key
+        self._file: SessionFile | None = None
+
+    def __enter__(self) -> SessionFile:
+        with _Translated(self._engine.folder):
+            self._file = self._engine._open(self._key, open_for_writing)
+        if self._file is None:
+            raise SessionNotFound(self._key.session_id, self._key.user_id)
+        return self._file
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if self._file is not None:
+            self._file.opened.close()
+            _Translated(self._file.path).__exit__(kind, exc, trace)
+
+
 class _Translated:
     """Turn the system's errors into ours, in this one place. `where` is what an error without a path is about."""
 
     def __init__(self, where: str) -> None:
         self.where = where
 
-    def __enter__(self) -> _Translated:
-        return self
+    def __enter__(self) -> None:
+        """Nothing to begin."""
 
     def __exit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
         if not isinstance(exc, OSError) or isinstance(exc, StorageError):

@@ -36,6 +36,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -73,7 +74,6 @@ class Head(NamedTuple):
     """The first lines of a file in our layout, which say whose it is and how it is numbered. `size` is in bytes."""
 
     prefix: bytes
-    format: int
     revision: int
     first: int
     start: int
@@ -138,8 +138,9 @@ def find_head(data: bytes) -> Head | None:
     match = _HEAD.match(data)
     if match is None:
         return None
-    _check_format(int(match[2]))
-    return Head(match[1], int(match[2]), int(match[3]), int(match[4]), int(match[5]), match.end())
+    number, revision, first, start = map(int, match.groups()[1:])
+    _check_format(number)
+    return Head(match[1], revision, first, start, match.end()) if first <= start else None
 
 
 def find_footer(data: bytes) -> Footer | None:
@@ -440,7 +441,14 @@ def _json(value: object) -> bytes:
 
 
 def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{_iso_second(whole)}.{microseconds:06}+00:00" if microseconds else f"{_iso_second(whole)}+00:00"
+
+
+@lru_cache(maxsize=8)
+def _iso_second(seconds: int) -> str:
+    """Date and time of a whole second: a busy process asks for the same one thousands of times."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def _seconds(value: object) -> float:

@@ -203,17 +203,18 @@ def _bytes_of(opened: Opened) -> bytes:
 
 
 def write_at(fd: int, data: bytes, position: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(fd, rest, position)
-        rest, position = rest[written:], position + written
+    written = os.pwrite(fd, data, position)
+    while written < len(data):
+        written += os.pwrite(fd, memoryview(data)[written:], position + written)
 
 
 def set_time(fd: int, seconds: float) -> None:
     """The file's time is the session's `updated_at`; the kernel's own would be off by milliseconds."""
     nanoseconds = int(seconds * 1e9)
-    with suppress(OSError, OverflowError):  # a file that another user lends us has the kernel's time
+    try:
         os.utime(fd, ns=(nanoseconds, nanoseconds))
+    except (OSError, OverflowError):
+        return  # a file that another user lends us has the kernel's time
 
 
 def mode_of(fd: int) -> int:
