@@ -207,13 +207,16 @@ def python(source: str, *arguments: str, stderr: str = "", **environment: str) -
 
 @contextmanager
 def started(source: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A process that runs Python, and its output. It is killed when the block ends."""
+    """A process that runs Python, and its output. It is killed when the block ends, or when it says nothing any more."""
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(_command(source, arguments), **pipes) as process:
+        watchdog = threading.Timer(PATIENCE_S, process.kill)
+        watchdog.start()
         try:
             assert process.stdout is not None
             yield process, process.stdout
         finally:
+            watchdog.cancel()
             process.kill()
 
 

@@ -48,8 +48,10 @@ def locked_by_another(path: Path) -> Iterator[int]:
     """Let another program hold the lock of one file; its process id."""
     child = Child("hold_lock", path=path)
     child.begin()
-    yield child.hear()
-    child.end()
+    try:
+        yield child.hear()
+    finally:
+        child.end()
 
 
 @pytest.mark.parametrize("file", ["s.json", "s.json.lock"])

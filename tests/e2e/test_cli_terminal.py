@@ -154,6 +154,7 @@ def test_several_lines_are_one_message(terminal: Terminal) -> None:
     chat.send(f"one{ALT_ENTER}two\r")
     chat.expect(r"\r\n\r\n")
     chat.send("\x1b[200~three\nfour\r\nfive\x1b[201~\r")
+    chat.expect(r"\r\n\r\n")
     chat.send("/history\r")
     chat.expect_exact("[user] three\r\nfour\r\nfive")
     leave(chat)
@@ -302,13 +303,14 @@ def test_show_is_for_people(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "shown"), [("n\r", 0, "Cancelled"), ("\r", 0, "Cancelled"), (CTRL_C, 130, "Interrupted.")]
+    ("answer", "status", "shown"),
+    [("n\r", 0, "Cancelled"), ("\r", 0, "Cancelled"), (CTRL_C + "\r", 130, "Interrupted.")],
 )
 def test_delete_asks_and_a_no_keeps_the_session(terminal: Terminal, answer: str, status: int, shown: str) -> None:
     get_default_session_store().add_user_message("talk", "Hello!")
     asked = terminal(f"{P} session delete talk")
     asked.expect_exact("Delete session talk? [y/N]: ")
-    asked.send(answer)
+    asked.send(answer)  # Python may sleep through a Ctrl-C that comes just before it starts to read, so Enter wakes it
     assert f"\n{shown}\r\n" in finish(asked, status)
     assert said() == ["Hello!"]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_ai.messages import (
@@ -83,25 +82,23 @@ def tool_result(part: ToolReturnPart, run_id: str) -> Message:
 
 
 def _request(message: Message) -> ModelRequest:
-    when = _moment(message)
     part: ModelRequestPart
     if message.role == "tool":
-        part = _tool_return(message, when)
+        part = _tool_return(message)
     elif message.role == "user":
-        part = UserPromptPart(_user_content(message.content), timestamp=when)
+        part = UserPromptPart(_user_content(message.content))
     else:
-        part = SystemPromptPart(message.text(), timestamp=when)
+        part = SystemPromptPart(message.text())
     return ModelRequest(parts=[part])
 
 
-def _tool_return(message: Message, when: datetime) -> ToolReturnPart:
+def _tool_return(message: Message) -> ToolReturnPart:
     content = _returned(message)
     complaints = _complaints(content) if message.status == "failed" and isinstance(content, str) else None
     return ToolReturnPart(
         tool_name=_name(message.name),
         content=complaints or content,
         tool_call_id=message.tool_call_id or "",
-        timestamp=when,
         outcome="retried" if complaints else "failed" if message.status == "failed" else "success",
     )
 
@@ -120,8 +117,10 @@ def _response(message: Message) -> ModelResponse:
     for call in message.calls():
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
-        parts.append(ToolCallPart(_name(function.get("name")), function.get("arguments"), tool_call_id=call["id"]))
-    return ModelResponse(parts=parts, model_name=message.model, timestamp=_moment(message))
+        arguments = function.get("arguments")
+        arguments = arguments if isinstance(arguments, (str, dict)) else json.dumps(arguments or {})
+        parts.append(ToolCallPart(_name(function.get("name")), arguments, tool_call_id=call["id"]))
+    return ModelResponse(parts=parts, model_name=message.model)
 
 
 def _name(name: object) -> str:
@@ -206,7 +205,3 @@ def _stored_usage(response: ModelResponse) -> dict[str, Any] | None:
     }
     known = {name: count for name, count in counts.items() if count}
     return known or None
-
-
-def _moment(message: Message) -> datetime:
-    return datetime.fromtimestamp(message.timestamp, UTC)
