@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -178,6 +179,12 @@ def session_file(home: Path, session_id: str, user: str | None = None) -> Path:
 def told(messages: list[Json]) -> list[tuple[str, Any, str | None]]:
     """(role, content, status) of each message."""
     return [(message["role"], message["content"], message.get("status")) for message in messages]
+
+
+def by_call(messages: list[Json]) -> list[Json]:
+    """Results in the order of their calls' ids. They are stored as they finish, and threads finish as they like."""
+    groups = (group for _, group in groupby(messages, lambda message: message["role"] == "tool"))
+    return [message for group in groups for message in sorted(group, key=lambda found: found.get("tool_call_id", ""))]
 
 
 def timeless(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from praisonaiagents.errors import ConfigError, LockTimeout, NotASessionFile, SessionDamage
+from praisonaiagents.errors import ConfigError, LockTimeout, NotASessionFile, SessionDamage, StorageError
 from praisonaiagents.model.record import Key
 from praisonaiagents.session.store import DefaultSessionStore
 
@@ -160,6 +160,22 @@ def test_a_file_replaced_while_somebody_waits_for_it_is_not_written_to(
     store.append(SESSION, [message("a", 1)])
     assert replaced
     assert numbers(store.get_chat_history(SESSION)) == {"a": [0, 1]}
+
+
+def test_a_disk_that_numbers_files_anew_each_time_is_refused(
+    store: DefaultSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network disks do. It must not make us try for ever."""
+    real = os.fstat
+
+    def fstat(fd: int) -> os.stat_result:
+        values = list(real(fd))
+        values[1] += 1  # st_ino
+        return os.stat_result(values)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    with pytest.raises(StorageError, match="each time"):
+        store.append(SESSION, [message("a", 1)])
 
 
 def test_a_process_that_ends_lets_go_of_the_lock(tmp_path: Path, store: DefaultSessionStore) -> None:

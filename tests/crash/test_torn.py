@@ -59,6 +59,12 @@ class Folder(NamedTuple):
     def set_aside(self) -> bytes:
         return b"".join(found.read_bytes() for found in sorted(self.path.glob("damaged/*")))
 
+    def is_json(self) -> bool:
+        try:
+            return isinstance(json.loads(self.file.read_bytes()), dict)
+        except ValueError:
+            return False
+
     def is_valid(self) -> bool:
         found = json.loads(self.file.read_bytes())
         return bool(found["message_count"] == len(found["messages"]))
@@ -324,7 +330,7 @@ def test_bad_bytes_hide_no_whole_message(
     assert len(found) - len(whole) <= readable.count(False)
     if archived:  # which nobody reads when they open a session
         folder.engine.update(KEY, {})
-    json.loads(folder.file.read_bytes())
+    assert folder.is_json()
     folder.engine.append(KEY, [MORE])
     assert stored(folder.engine, 0) == [*found, *plain([MORE])]
 
@@ -450,6 +456,7 @@ def test_a_file_that_somebody_edited(folder: Folder, name: str, first: str) -> N
     edit, expected = EDITS[name]
     make(folder.engine, ALL)
     folder.put(edit(folder.file.read_bytes()))
+    was_valid = folder.is_json()
     added = [Message("user", "added"), Message("user", "added later")]
     with reported() as damage:
         if first == "read":
@@ -460,10 +467,11 @@ def test_a_file_that_somebody_edited(folder: Folder, name: str, first: str) -> N
             for message in added[: 2 if first == "append twice" else 1]:
                 folder.engine.append(KEY, [message])
             expected = expected + added[: 2 if first == "append twice" else 1]
+            assert folder.is_json() >= was_valid
         assert stored(folder.engine) == plain(expected)
         folder.engine.append(KEY, added)
         assert stored(folder.engine) == plain([*expected, *added])
-    json.loads(folder.file.read_bytes().decode("utf-8-sig"))
+    assert folder.is_json()
     record = folder.engine.get(KEY)
     assert record is not None
     assert (record.length, record.agent_name, record.metadata) == (len(expected) + 2, "Assistant", {"title": "t"})

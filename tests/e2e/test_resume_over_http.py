@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wire import ANTHROPIC, OPENAI, Bot, Result, Said, User, Wire, python, stored, told
+from wire import ANTHROPIC, OPENAI, Bot, Result, Said, User, Wire, by_call, python, stored, told
 
 from praisonaiagents.testing.llm import Call, Say, ScriptedLLM, Tool
 
@@ -85,7 +85,7 @@ def test_three_processes_have_one_conversation(wire: Wire, home: Path) -> None:
         expect(Bot("No."), User("Bye"))
         assert [request.messages for request in llm.requests] == sent
 
-    kept = stored(home, "talk")
+    kept = by_call(stored(home, "talk"))
     assert told(kept) == [
         ("user", "Add 2 and 3, and shout", None),
         ("assistant", "Let me see.", None),

@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pydantic
 import pytest
 from pydantic_ai import BinaryContent, ImageUrl, ModelRetry
@@ -1464,14 +1463,14 @@ def test_what_a_loop_holds_is_left_on_it_before_it_ends(how: str) -> None:
 
 def test_a_model_of_the_library_is_the_callers_to_close(make_agent: MakeAgent) -> None:
     async def talk() -> None:
-        async with httpx2.AsyncClient() as client:
-            provider = OpenAIProvider(base_url=llm.openai_url, api_key=KEY, http_client=client)
-            agent = make_agent(llm=OpenAIChatModel("mine", provider=provider))
-            assert await agent.achat("Hello") == "re: Hello"
-            await agent.aclose()
-            assert not client.is_closed
-            assert agent.model_name == "mine"
-            assert KEY not in repr(agent)
+        provider = OpenAIProvider(base_url=llm.openai_url, api_key=KEY)
+        agent = make_agent(llm=OpenAIChatModel("mine", provider=provider))
+        assert await agent.achat("Hello") == "re: Hello"
+        await agent.aclose()
+        assert not provider.client.is_closed()
+        await provider.client.close()
+        assert agent.model_name == "mine"
+        assert KEY not in repr(agent)
 
     with ScriptedLLM(echo) as llm:
         asyncio.run(talk())

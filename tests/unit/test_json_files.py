@@ -9,6 +9,7 @@ import os
 import socket
 import sqlite3
 import stat
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -696,15 +697,11 @@ def as_nobody(work: Callable[[], None]) -> None:
 
 
 @pytest.fixture
-def reachable(tmp_path: Path) -> Iterator[Path]:
-    """A folder that everybody can get to, although the test's own is for its user alone."""
-    above = [path for path in tmp_path.parents if path.owner() == tmp_path.owner() and path != Path("/")]
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path, *above)}
-    for path, mode in modes.items():
-        path.chmod(mode | 0o555)
-    yield tmp_path / "sessions"
-    for path, mode in modes.items():
-        path.chmod(mode)
+def reachable() -> Iterator[Path]:
+    """A folder that everybody can get to: those that pytest gives are for their user alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder, "sessions")
 
 
 def test_a_folder_that_can_only_be_read(reachable: Path) -> None:

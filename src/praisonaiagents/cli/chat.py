@@ -163,6 +163,7 @@ def _typing_ahead() -> Iterator[None]:
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
     quiet = list(before)
+    quiet[0] &= ~termios.ICRNL  # a pasted line end stays what it was
     quiet[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
     try:

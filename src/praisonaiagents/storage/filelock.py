@@ -18,10 +18,11 @@ import random
 import time
 from typing import NamedTuple
 
-from praisonaiagents.errors import LockTimeout, NotASessionFile
+from praisonaiagents.errors import LockTimeout, NotASessionFile, StorageError
 
 _FIRST_WAIT_S = 0.0002
 _LONGEST_WAIT_S = 0.01
+_MOST_TRIES = 1000  # each but the last stands for somebody who replaced the file; some network disks never agree
 _FLAGS = (
     os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 )  # a named pipe in the place of a file must not make us wait for ever
@@ -74,9 +75,9 @@ class Opened(NamedTuple):
 def open_for_writing(path: str, deadline: Deadline) -> Opened:
     """Open an existing file for reading and writing, with both locks held.
 
-    Raises `FileNotFoundError`, `NotASessionFile`, `LockTimeout`.
+    Raises `FileNotFoundError`, `NotASessionFile`, `LockTimeout`, `StorageError`.
     """
-    while True:
+    for _ in range(_MOST_TRIES):
         fd = _open(path, os.O_RDWR)
         lock_fd = None
         try:
@@ -92,6 +93,7 @@ def open_for_writing(path: str, deadline: Deadline) -> Opened:
             raise
         release(fd)
         release(lock_fd)
+    raise StorageError(f"{path} is another file each time it is looked at: this disk cannot be used for sessions", path)
 
 
 def open_lock(path: str, deadline: Deadline) -> int:
