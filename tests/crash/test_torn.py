@@ -357,6 +357,19 @@ def test_bad_bytes_in_the_text_of_one_message(folder: Folder, bad: bytes) -> Non
     assert not again
 
 
+@pytest.mark.parametrize("key", ["archived_messages", "messages", "message_count", "storage", "session_id", "metadata"])
+def test_a_bad_byte_in_a_key(folder: Folder, key: str) -> None:
+    """The file is valid JSON still, but what lies under the key would be lost with it."""
+    make(folder.engine, [SHORT, USUAL, LONG, TOOLS], archived=2)
+    data = folder.file.read_bytes()
+    folder.put(data.replace(b'"%b"' % key.encode(), b'"%b"' % key.replace("s", "x").encode()))
+    with reported():
+        assert stored(folder.engine, 0) == plain([SHORT, USUAL, LONG, TOOLS])
+        folder.engine.update(KEY, {})
+    assert stored(folder.engine, 0) == plain([SHORT, USUAL, LONG, TOOLS])
+    assert folder.is_valid()
+
+
 def test_damage_that_cannot_be_mended_yet_is_kept_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trying again and again must not fill the disk with copies of what could not be read."""
     make(folder.engine, [SHORT, USUAL])

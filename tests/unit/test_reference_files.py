@@ -241,6 +241,9 @@ def test_our_own_users_of_those_names_stay_who_they_are(folder: Path, store: Def
         path.write_bytes(path.read_bytes()[:-30])
         with pytest.warns(SessionDamage):
             assert contents(store, "s", name) == [name]
+        store.add_user_message("s" * 300, name, user_id=name)  # whose file name tells only a hash
+        assert contents(store, "s" * 300, name) == [name]
+        assert {found["session_id"] for found in store.list_sessions(user_id=name)} == {"s", "s" * 300}
     assert store.get_chat_history("s", user_id="default_user") == []
 
 
