@@ -208,6 +208,16 @@ def test_every_call_that_meets_a_torn_file_mends_it(folder: Folder, call: str) -
     assert record.length == {"append": 4, "replace": 4}.get(call, 3)
 
 
+def test_mending_is_no_change_of_the_session(folder: Folder) -> None:
+    """It keeps its time, and its place in the listing."""
+    make(folder.engine, [USUAL, SHORT])
+    before = folder.engine.get(KEY)
+    folder.put(folder.file.read_bytes().replace(b'count": 2', b'count": 7'))
+    assert stored(folder.engine) == plain([USUAL, SHORT])
+    assert folder.is_valid()
+    assert folder.engine.get(KEY) == before
+
+
 def test_a_rewrite_that_was_killed_leaves_the_old_file(folder: Folder) -> None:
     """The new file lies beside the old one until it is whole. What is left of one is not listed, and is written over."""
     make(folder.engine, [USUAL, LONG])

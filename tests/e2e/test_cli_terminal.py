@@ -348,5 +348,13 @@ def test_an_answer_is_shown_as_it_comes(terminal: Terminal, scripted: Callable[[
         assert finish(running).endswith("Half and nothing more\r\n")
 
 
+def test_nothing_but_the_answer_is_shown(terminal: Terminal, scripted: Callable[[ScriptedLLM], None]) -> None:
+    """The LLM library greets programmers at their first run, unless it sees that it is being tested."""
+    with ScriptedLLM([Say("Hello yourself!")]) as llm:
+        scripted(llm)
+        shown = finish(terminal(f"env -u CI -u PYTEST_VERSION {P} run Hello!"))
+    assert re.fullmatch(r"(\r[-\\|/] thinking)+\r {10}\rHello yourself!\r\n", shown)
+
+
 def test_the_environment_of_these_tests_holds_no_key() -> None:
     assert [name for name in os.environ if name.endswith("_API_KEY")] == []

@@ -322,6 +322,16 @@ def test_settings_stay_with_the_session(cli: Cli) -> None:
     assert metadata == {"model": "openai/gpt-4o-mini", "instructions": "Be brief."}
 
 
+def test_settings_that_were_kept_are_used(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedLLM([Say("One."), Say("Two.")]) as llm:
+        monkeypatch.setenv("OPENAI_BASE_URL", llm.openai_url)
+        cli("run", "Hello!", "-s", "talk", "--llm", "openai/small-1", "--instructions", "Be brief.")
+        cli("session", "resume", "talk", "Hello?")
+    for request in llm.requests:
+        assert request.body["model"] == "small-1"
+        assert request.messages[0] == {"role": "system", "content": "Be brief."}
+
+
 def test_a_model_nobody_knows_is_refused_and_not_kept(cli: Cli, home: Path) -> None:
     say("there", "Hello!")
     for arguments in (["session", "start", "new"], ["run", "Hello!", "-s", "new"], ["session", "resume", "there"]):
@@ -364,8 +374,8 @@ def test_every_id_works_in_every_command(cli: Cli, session_id: str) -> None:
     started = cli("session", "start", "--user", "a b", "--", session_id)
     assert started.status == 0
     hint = started.err.partition("Go on with it: praisonai ")[2]
-    assert shell(f'for word in {hint.strip()}; do echo "$word"; done').out.splitlines()[-1] == session_id
-    assert cli("session", "resume", "--user", "a b", "--", session_id).status == 0
+    resumed = shell(f"$P --json {hint.strip()} < /dev/null")
+    assert resumed.json()["session"]["session_id"] == session_id
     assert cli("session", "show", "--json", "--user", "a b", "--", session_id).json()["session_id"] == session_id
     assert [line[0] for line in cli("session", "list", "--user", "a b").lines()] == [session_id]
     assert cli("session", "delete", "--yes", "--user", "a b", "--", session_id).status == 0

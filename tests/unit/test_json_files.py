@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sqlite3
 import stat
@@ -346,6 +347,22 @@ def test_a_name_that_another_session_has_taken(folder: Path, store: DefaultSessi
     assert sorted(session["session_id"] for session in store.list_sessions()) == ["a/b", "a_b"]
 
 
+def test_a_session_that_somebody_made_without_the_lock(
+    folder: Path, store: DefaultSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock file was removed, and two who looked before see nothing. It is one session, and no twin of itself."""
+    store.open_session("s", agent_name="the first")
+    real, looked = JsonFileEngine.get, []
+
+    def get(engine: JsonFileEngine, key: Key) -> Record | None:
+        looked.append(key)
+        return real(engine, key) if len(looked) > 2 else None
+
+    monkeypatch.setattr(JsonFileEngine, "get", get)
+    assert store.open_session("s", agent_name="the second").agent_name == "the first"
+    assert files(folder).keys() == {"s.json"}
+
+
 # Files that people copy and rename
 
 
@@ -389,6 +406,43 @@ def test_a_name_that_no_session_has_is_reported(folder: Path, store: DefaultSess
     with pytest.warns(SessionDamage, match="rename it"):
         assert len(store.list_sessions(all_users=True)) == 1
     assert texts(store, "s") == ["a"]
+
+
+def test_header_values_of_another_kind_are_set_aside(folder: Path, store: DefaultSessionStore) -> None:
+    store.add_user_message("s", "a")
+    path = folder / "s.json"
+    path.write_text(
+        path.read_text().replace('"metadata": {}', '"metadata": [1]').replace('"state": {}', '"state": "x"')
+    )
+    with pytest.warns(SessionDamage):
+        store.rename_session("s", "t")
+    assert store.get_session("s").metadata == {"title": "t"}
+    [aside] = (folder / "damaged").iterdir()
+    assert [json.loads(line) for line in aside.read_text().splitlines()] == [{"metadata": [1]}, {"state": "x"}]
+
+
+def test_numbers_that_contradict_each_other(folder: Path, store: DefaultSessionStore) -> None:
+    """Messages do not vanish behind a first number that somebody changed."""
+    store.append("s", [Message("user", text) for text in "abc"])
+    path = folder / "s.json"
+    path.write_text(path.read_text().replace('"first":0', '"first":2'))
+    found = store.engine.read(KEY, 0)
+    assert (found.first, [message.content for message in found.messages]) == (2, ["a", "b", "c"])
+    record = store.engine.get(KEY)
+    assert record is not None
+    assert (record.start, record.length) == (2, 5)
+
+
+def test_a_time_that_the_file_system_does_not_have(folder: Path, store: DefaultSessionStore) -> None:
+    store.append("s", [Message("user", text, timestamp=1e300) for text in "abc"])
+    store.engine.update(KEY, {"start": 1})
+    path = folder / "s.json"
+    path.write_text(re.sub('updated_at": "....', 'updated_at": "9000', path.read_text()))
+    assert store.list_sessions()[0]["updated_at"].startswith("9000-")
+    store.engine.drop(KEY)
+    assert texts(store, "s") == ["b", "c"]
+    path.write_bytes(path.read_bytes()[:-40])
+    assert texts(store, "s") == ["b", "c"]
 
 
 # What cannot be stored

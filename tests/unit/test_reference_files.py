@@ -7,6 +7,7 @@ name, `archived_messages` beside `messages`, some keys of the metadata repeated 
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -307,10 +308,11 @@ def test_a_session_of_ours_hides_its_file_for_the_same_one(folder: Path, store: 
 
 def test_a_file_that_it_gives_to_another_user(folder: Path, store: DefaultSessionStore) -> None:
     """Nothing that was remembered of a file outlives its rewriting, also where the system uses an inode again."""
-    owners = ["alice", "bob", "praison", "alice", "carol", "bob"] * 3
-    for owner in owners:
-        path = put(folder, session("main", user_id=owner), "new")
-        path.replace(folder / "main.json")
+    for number, owner in enumerate(["alice", "bob", "praison", "alice", "carol", "bob"]):
+        for user_id in ("somebody", owner):
+            path = put(folder, session("main", user_id=user_id), "new")
+            os.utime(path, (number, number))
+            path.replace(folder / "main.json")
         for user in ("alice", "bob", "carol"):
             assert bool(store.list_sessions(user_id=user)) == (user == owner)
 
