@@ -18,8 +18,10 @@
     │   ├── LockTimeout        (TimeoutError)     another process holds the session's lock
     │   ├── StorageFull                           no room left; nothing was stored
     │   ├── NotASessionFile                       something else lies where the session should be
-    │   └── NewerFormat                           written by a newer version of this package
+    │   ├── NewerFormat                           written by a newer version of this package
+    │   └── EngineUnreachable  (ConnectionError)  no connection to the server; nothing was stored
     ├── OutcomeUnknown         (ConnectionError)  the connection broke before the answer came
+    │   └── NotReplicated                         stored, but on fewer servers than were asked for
     └── ModelError             (RuntimeError)     the language model did not answer
         └── ModelUnreachable   (ConnectionError)  ... because nothing could be reached at its address
 
@@ -171,7 +173,11 @@ class NotASessionFile(StorageError):
 
 
 class NewerFormat(StorageError):
-    """The session was written by a newer version of this package. It was left alone."""
+    """The session, or the whole database, was written by a newer version of this package. It was left alone."""
+
+
+class EngineUnreachable(StorageError, ConnectionError):
+    """No connection to the server, or it would not let us in. Nothing was stored. `path` is its address, without a password."""
 
 
 class OutcomeUnknown(PraisonError, ConnectionError):
@@ -180,6 +186,18 @@ class OutcomeUnknown(PraisonError, ConnectionError):
     def __init__(self, text: str, message_ids: tuple[str, ...] = ()) -> None:
         super().__init__(text)
         self.message_ids = message_ids
+
+
+class NotReplicated(OutcomeUnknown):
+    """What was written is stored, but fewer replicas confirmed it in time than were asked for: a failover may lose it.
+
+    `replicas` is how many did, `wanted` how many were asked for. Repeating the call is safe, as for `OutcomeUnknown`.
+    """
+
+    def __init__(self, replicas: int, wanted: int, message_ids: tuple[str, ...] = ()) -> None:
+        super().__init__(f"stored, but confirmed by {replicas} of {wanted} replicas in time", message_ids)
+        self.replicas = replicas
+        self.wanted = wanted
 
 
 class ModelError(PraisonError, RuntimeError):

@@ -10,7 +10,7 @@ it lies in the oldest log that still holds all of it, so that a fork of a fork d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -70,3 +70,25 @@ def segments(logs: Mapping[str, Log], point: Point, start: int = 0, stop: int | 
             stop = max(start, first)
         log = base.log if base else None
     return found[::-1]
+
+
+def unreached(logs: Mapping[str, Log], views: Iterable[Segment]) -> list[Segment]:
+    """What can be freed: the parts of the logs' own messages that none of `views` shows, in the order of `logs`.
+
+    A view shows messages `start` to `stop` as seen from a log. All views that see any of the logs must be among them.
+    """
+    seen: dict[str, list[Segment]] = {name: [] for name in logs}
+    for view in views:
+        for segment in segments(logs, Point(view.log, view.stop), view.start):
+            seen[segment.log].append(segment)
+    return [gap for name, log in logs.items() for gap in _gaps(name, log, sorted(seen[name]))]
+
+
+def _gaps(name: str, log: Log, seen: list[Segment]) -> Iterable[Segment]:
+    position = log.first
+    for segment in seen:
+        if segment.start > position:
+            yield Segment(name, position, segment.start)
+        position = max(position, segment.stop)
+    if position < log.length:
+        yield Segment(name, position, log.length)

@@ -1,8 +1,11 @@
 """What a session is, besides its messages.
 
 A record is a small value that changes rarely: titles, state, owner, where its history starts. Nothing is written to it
-per turn. `length` and `updated_at` are derived: the engine fills them in when it hands a record out, and ignores them
+per turn. `log`, `length` and `updated_at` are the engine's: it fills them in when it hands a record out, and ignores them
 when it is given one.
+
+A session shows one history at a time, and can hold on to others by name: its pins. What a reader would get wrong: a pin is
+no copy and no bare index. It names messages of one log, which only grows, so it shows the same ones for ever.
 """
 
 from __future__ import annotations
@@ -23,12 +26,26 @@ class Key(NamedTuple):
     session_id: str
 
 
+class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A history that is held on to: messages `start` to `length` (exclusive) of the log `log`.
+
+    info: the caller's own JSON object, such as a label and a time.
+    """
+
+    log: str
+    start: int
+    length: int
+    info: dict[str, Any] = {}
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One session without its messages.
 
     created_at, updated_at: seconds since 1970, UTC.
     start: number of the first visible message; what lies before it is archived or gone.
     length: number of the message that would come next, so `length - start` messages are visible.
+    log: which log the history is in, in the engine's own words. While it stays the same, message numbers mean the same.
+    pins: other histories that the session holds on to, by name.
     revision: counts the changes of this record, not the messages; compare it to notice somebody else's change.
     state: the session's own JSON object for the caller. metadata: title, tags and the like.
     extra: top-level keys this version does not know, as they were found; none of `RESERVED`.
@@ -45,6 +62,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     extra: dict[str, Any] = {}
     length: int = 0
     updated_at: float = 0.0
+    log: str = ""
+    pins: dict[str, Pin] = {}
 
     @property
     def key(self) -> Key:
@@ -55,6 +74,11 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         """How many messages are visible."""
         return self.length - self.start
 
+    @property
+    def head(self) -> Pin:
+        """The history that is shown, as a pin that would hold on to it."""
+        return Pin(self.log, self.start, self.length)
+
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "agent_name": (str, type(None)),
@@ -62,6 +86,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "state": (dict,),
     "start": (int,),
     "extra": (dict,),
+    "pins": (dict,),
+    "head": (Pin,),
 }
 PATCHABLE = frozenset(_TYPES)
 RESERVED = frozenset(
@@ -77,6 +103,8 @@ RESERVED = frozenset(
         "messages",
         "message_count",
         "updated_at",
+        "pins",
+        "logs",
     }
 )
 """The top-level keys of a session that has been written out, which `extra` therefore cannot hold."""
@@ -84,20 +112,36 @@ RESERVED = frozenset(
 _YEAR_9999_S = 253_370_764_800  # the last year that ISO 8601 and `datetime` know
 
 
-def patched(record: Record, patch: dict[str, Any]) -> Record:
-    """`record` with the fields of `patch` replaced and its revision counted up.
+def patched(record: Record, patch: dict[str, Any], *, oldest: int) -> Record:
+    """`record` with the fields of `patch` replaced and its revision counted up. `oldest` is its first message still there.
 
     `start` only moves forward, so that of two callers who trim at the same time the one who knows less undoes nothing.
+    With "head" in the patch, `start` and `length` become that pin's, and `log` becomes "": the engine names the new one.
     Raises `InvalidMessage` for a field that is not in `PATCHABLE`, or a value that it cannot hold.
     """
     if not patch.keys() <= PATCHABLE:
         raise InvalidMessage(f"not a field that can be changed: {', '.join(sorted(patch.keys() - PATCHABLE))}")
     check_values(patch)
+    for pin in (*patch.get("pins", {}).values(), *([patch["head"]] if "head" in patch else ())):
+        check_reachable(record, pin, oldest=oldest)
+    fields = {name: value for name, value in patch.items() if name != "head"}
+    fields["revision"] = record.revision + 1
+    if "head" in patch:
+        if "start" in patch:
+            raise InvalidMessage("start and head cannot change in one step: a head brings its own start")
+        fields |= {"log": "", "start": patch["head"].start, "length": patch["head"].length}
+        return msgspec.structs.replace(record, **fields)
     start = patch.get("start", record.start)
     if not 0 <= start <= record.length:
         raise InvalidMessage(f"start is a message number up to {record.length}, not {start}")
-    moved = {"start": max(start, record.start), "revision": record.revision + 1}
-    return msgspec.structs.replace(record, **(patch | moved))
+    return msgspec.structs.replace(record, **(fields | {"start": max(start, record.start)}))
+
+
+def check_reachable(record: Record, pin: Pin, *, oldest: int) -> None:
+    """Raise `InvalidMessage` unless all messages of `pin` are held by the session: by its head or by one of its pins."""
+    held = [Pin(record.log, oldest, record.length), *record.pins.values()]
+    if not any(view.log == pin.log and view.start <= pin.start <= pin.length <= view.length for view in held):
+        raise InvalidMessage(f"messages {pin.start} to {pin.length} of log {pin.log!r} are not held by the session")
 
 
 def check_record(record: Record) -> None:
@@ -115,6 +159,8 @@ def check_values(values: dict[str, Any]) -> None:
     for key, value in values.items():
         if type(value) not in _TYPES[key]:
             raise InvalidMessage(f"{key} cannot be {type(value).__name__}")
+    _check_pins(values)
+    values = {key: value for key, value in values.items() if key not in ("pins", "head")}
     check_json(values, "record")
     if reserved := RESERVED & values.get("extra", {}).keys():
         raise InvalidMessage(f"extra cannot hold {', '.join(sorted(reserved))}")
@@ -122,3 +168,17 @@ def check_values(values: dict[str, Any]) -> None:
         msgspec.json.encode(values)
     except UnicodeEncodeError as exc:
         raise InvalidMessage("the value contains half a character (a lone surrogate)") from exc
+
+
+def _check_pins(values: dict[str, Any]) -> None:
+    pins: dict[Any, Any] = values.get("pins", {})
+    for name, pin in (*pins.items(), *([("head", values["head"])] if "head" in values else ())):
+        if type(name) is not str or type(pin) is not Pin or type(pin.info) is not dict or type(pin.log) is not str:
+            raise InvalidMessage("pins are named by text, and each is a Pin")
+        if type(pin.start) is not int or type(pin.length) is not int:
+            raise InvalidMessage("start and length of a pin are message numbers")
+        check_json({name: pin.info}, "pins")
+        try:
+            msgspec.json.encode({name: pin.info})
+        except UnicodeEncodeError as exc:
+            raise InvalidMessage("the value contains half a character (a lone surrogate)") from exc

@@ -1,8 +1,13 @@
 """The contract every storage engine keeps.
 
-An engine stores records and append-only histories under a `Key` (user id, session id), and nothing else: forking, trimming,
-searching for owners, retrying and everything people call lie above it, so a new engine can't get them wrong. The memory
-engine is the meaning of this contract, and `praisonaiagents.testing.EngineContract` checks any other against it.
+An engine stores records and append-only logs of messages under a `Key` (user id, session id), and nothing else: naming
+snapshots, undoing, trimming, retrying and everything people call lie above it, so a new engine can't get them wrong. The
+memory engine is the meaning of this contract, and `praisonaiagents.testing.EngineContract` checks any other against it.
+
+A session shows one history, the end of one log (`record.log`). Forking, and moving the head to a pin (`record.Pin`), start
+a new log whose first messages are those of an old one. Whether they are shared or copied is the engine's business: nobody
+can tell, but by the cost. What neither a session's history, its archive nor a pin holds any more is freed by the call that
+let go of it last.
 
 What holds for every call:
 
@@ -12,7 +17,8 @@ What holds for every call:
 - Reads are fresh: what a call returned before, in any process, the next call sees.
 - Any number of threads and processes may call at once. Appends to one session all land, each once, in one order that all
   readers agree on.
-- Messages are numbered from 0 in the order of their appends. Numbers are never given twice, also when messages are dropped.
+- Messages are numbered from 0 in the order of their appends. In one log no number is ever given twice, also when messages
+  are dropped: whoever has read a session up to a number asks for what follows it, as long as `record.log` is the same.
 - Values come back exactly as given. What JSON cannot hold exactly is refused with `InvalidMessage`. Nothing that was
   given or returned is shared: changing it later changes nothing that is stored.
 - Damage is contained: what cannot be read is kept aside and reported as a `SessionDamage` warning, the rest is returned.
@@ -30,7 +36,8 @@ import msgspec
 
 from praisonaiagents.errors import MessageIdConflict
 from praisonaiagents.model.message import Message, decode, encode_checked
-from praisonaiagents.model.record import Key, Record
+from praisonaiagents.model.record import Key, Pin, Record
+from praisonaiagents.model.search import Query
 
 
 class Appended(NamedTuple):
@@ -55,9 +62,29 @@ class Page(NamedTuple):
     after: str | None
 
 
+class Hit(NamedTuple):
+    """A message that was found: whose session, its number there, and the message."""
+
+    key: Key
+    number: int
+    message: Message
+
+
+class Found(NamedTuple):
+    """What a search found. `complete` is False if it stopped before it had looked at everything."""
+
+    hits: list[Hit]
+    complete: bool = True
+
+
 @runtime_checkable
 class Engine(Protocol):
     """Where bytes rest. See the module for what holds for every call."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls at once are of use; more would wait for each other."""
+        ...
 
     def open_session(self, record: Record, *, must_be_new: bool = False) -> Record:
         """Make the session `record` describes, with no messages, unless it is there; return what is there then.
@@ -100,7 +127,8 @@ class Engine(Protocol):
 
         `start` None means the first visible message; a negative start counts from the end and stops at the first visible
         message. `stop` None means the end. Numbers of archived messages may be given; what lies outside the history is
-        left out, and no message has a negative number. A session that is not there has no messages. The cost depends on
+        left out, and no message has a negative number; archived ones that `drop` freed are outside, also where a pin or a
+        fork still has them. A session that is not there has no messages. The cost depends on
         the messages returned and those after them, not on those before.
         """
         ...
@@ -108,13 +136,19 @@ class Engine(Protocol):
     def update(self, key: Key, patch: Mapping[str, Any], *, expected_revision: int | None = None) -> Record:
         """Replace fields of the record (those in `record.PATCHABLE`) and return it, its revision counted up.
 
-        `start` only moves forward, up to `length`. Raises `SessionNotFound`, `Conflict` if `expected_revision` is not the
+        `start` only moves forward, up to `length`. `pins` replaces all pins; a pin holds messages that the head, the archive
+        or a pin of this session already holds, and keeps them whatever becomes of those. It may come back with another
+        `log` for the same messages. `head` is a pin too: the session shows its history, in a new log, and appends go on
+        from there; what neither pins nor forks hold of the old one is freed. Pins in the same patch may hold the old head.
+
+        Raises `SessionNotFound`, `Conflict` if `expected_revision` is not the
         record's revision, `InvalidMessage` for another field or a value that it cannot hold (`record.patched`).
         """
         ...
 
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
-        """Make `messages` the whole history, in one step; numbering goes on. All earlier messages are freed.
+        """Make `messages` the whole history, in one step, in a new log; numbering goes on. All earlier messages are freed,
+        but for those that pins and forks hold.
 
         They get ids as in `append`, and may have those of earlier messages. Counts as a change of the record. Raises
         `SessionNotFound`, `InvalidMessage`, `MessageTooLarge`, `MessageIdConflict`.
@@ -122,16 +156,43 @@ class Engine(Protocol):
         ...
 
     def drop(self, key: Key) -> int:
-        """Free the archived messages, those before `record.start`. Returns bytes freed (an estimate).
+        """Free the archived messages, those before `record.start`. Returns bytes freed (an estimate), 0 if there are none.
+
+        Those that pins and forks hold stay, for them.
 
         Raises `SessionNotFound`.
+        """
+        ...
+
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        """Make the session `record` describes, with the history of session `key`, or with that of `at`; return it.
+
+        Both sessions are the same user's. `at` must be held by the session `key` as in `update`. The fork has the messages
+        that are visible there, under the same numbers and ids; neither archive nor pins come along. From then on the two
+        know nothing of each other: each may append, trim and be deleted alone. Where the engine can share messages the cost
+        does not depend on their number. Raises `SessionNotFound` for `key`, `SessionExists` for `record`, `InvalidId`,
+        `InvalidMessage`.
+        """
+        ...
+
+    def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
+        """Up to `limit` visible messages that match the query, best first, of a user (None: of all users).
+
+        A message that several sessions share by forking is found once, in one of them. What "best" means is the engine's to
+        say: relevance where there is an index, else the newest. An engine without an index may stop early, and says so.
+        """
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """What this engine is, for people, in words: at least `engine` (with version), `place` (no password in it), `schema`
+        and `durability` (what survives a crash of the process, of the server, a loss of power). May connect.
         """
         ...
 
     def delete(self, key: Key) -> bool:
         """Remove the session and all that was stored for it, so that one made later begins as if it had never been.
 
-        False if there was none.
+        Forks of it are untouched. False if there was none.
         """
         ...
 

@@ -501,6 +501,16 @@ class JsonFileEngine:
             yield from (f"{folder}/{found}" for found in _names(folder) if pattern.fullmatch(found))
 
 
+def open_url(url: str, **options: Any) -> JsonFileEngine:
+    """The engine for `file:///folder`, or for a plain path."""
+    from urllib.parse import unquote, urlsplit  # 20 modules that the default store does not need
+
+    parts = urlsplit(url)
+    if parts.scheme and parts.netloc not in ("", "localhost"):
+        raise ConfigError(f"a file URL has three slashes: file:///{parts.netloc}{parts.path}")
+    return JsonFileEngine(unquote(parts.path) if parts.scheme else url, **options)
+
+
 def _new_lines(file: SessionFile, given: Batch, length: int, expected_length: int | None) -> list[bytes]:
     """The lines of a batch that the file does not hold yet. Raises `Conflict`, `MessageIdConflict`."""
     new = not_stored(file, given) if given.given else given.lines

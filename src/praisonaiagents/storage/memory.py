@@ -1,4 +1,4 @@
-"""The memory engine: the meaning of the contract, in plain lists. Everything in it ends with the process.
+"""The memory engine: the meaning of the contract, in plain dicts. Everything in it ends with the process.
 
 Messages are kept in their encoded form, and records are handed out as copies, so that nobody can change what is stored
 through a reference, and so that what cannot be stored is refused here as it is everywhere else.
@@ -13,53 +13,73 @@ from typing import Any
 
 import msgspec
 
-from praisonaiagents.errors import Conflict, MessageIdConflict, SessionExists, SessionNotFound
+from praisonaiagents.errors import Conflict, InvalidId, MessageIdConflict, SessionExists, SessionNotFound
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode
-from praisonaiagents.model.record import Key, Record, check_record, patched
-from praisonaiagents.storage.engine import Appended, Page, Slice, batch, clip, same
+from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
+from praisonaiagents.model.search import Query
+from praisonaiagents.storage.engine import Appended, Found, Page, Slice, batch, clip, same
+from praisonaiagents.storage.scan import scan
+
+_Log = dict[int, bytes]  # encoded messages by number
 
 
 class _Session:
-    """One session: its record, and the encoded messages from number `first` on."""
+    """One session: its record, and its logs. Each log holds all of its messages itself; nothing is shared.
 
-    def __init__(self, record: Record) -> None:
+    first: the number of the oldest message of the head that is still there.
+    """
+
+    def __init__(self, record: Record, log: _Log, first: int) -> None:
         self.record = record
-        self.first = 0
-        self.lines: list[bytes] = []
-        self.ids: dict[str, bytes] = {}
+        self.logs = {record.log: log}
+        self.first = first
         self.changed = 0
 
     @property
-    def length(self) -> int:
-        return self.first + len(self.lines)
+    def head(self) -> _Log:
+        return self.logs[self.record.log]
 
-    def numbered(self) -> Record:
-        return msgspec.structs.replace(self.record, length=self.length)
+    def lines(self, pin: Pin) -> _Log:
+        """A copy of what a pin holds."""
+        return {number: self.logs[pin.log][number] for number in range(pin.start, pin.length)}
+
+    def stored(self, message_id: str) -> bytes | None:
+        """The line of a message of the history or its archive."""
+        lines = (self.head[number] for number in range(self.first, self.record.length))
+        return next((line for line in lines if decode(line).id == message_id), None)
+
+    def free(self) -> int:
+        """Let go of what neither the head nor a pin holds. Returns bytes freed."""
+        before = sum(len(line) for log in self.logs.values() for line in log.values())
+        held: dict[str, _Log] = {}
+        for view in (Pin(self.record.log, self.first, self.record.length), *self.record.pins.values()):
+            held.setdefault(view.log, {}).update(self.lines(view))
+        self.logs = held
+        return before - sum(len(line) for log in held.values() for line in log.values())
 
     def current(self) -> Record:
         """The record to hand out."""
-        return _copy(self.numbered())
+        return _copy(self.record)
 
 
 class MemoryEngine:
     """An engine that keeps everything in this process. `max_message_bytes` bounds one message's JSON."""
+
+    concurrency = 1
 
     def __init__(self, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._max_message_bytes = max_message_bytes
         self._sessions: dict[Key, _Session] = {}
         self._lock = threading.RLock()
         self._changes = 0
+        self._logs = 0
 
     def open_session(self, record: Record, *, must_be_new: bool = False) -> Record:
         check_record(record)
         with self._lock:
             session = self._sessions.get(record.key)
             if session is None:
-                new = msgspec.structs.replace(
-                    record, created_at=record.created_at or time.time(), revision=0, start=0, length=0
-                )
-                session = self._sessions[record.key] = _Session(_copy(new))
-                self._touch(session)
+                session = self._make(record, {}, start=0, length=0)
             elif must_be_new:
                 raise SessionExists(record.session_id, record.user_id)
             return session.current()
@@ -90,23 +110,26 @@ class MemoryEngine:
         given = batch(messages, self._max_message_bytes)
         with self._lock:
             session = self._session(key)
+            new: dict[str, bytes] = {}
             for message_id, line in given.lines.items():
-                if not same(session.ids.get(message_id, line), line):
+                stored = session.stored(message_id) if message_id in given.given else None
+                if stored is None:
+                    new[message_id] = line
+                elif not same(stored, line):
                     raise MessageIdConflict(message_id)
-            new = {message_id: line for message_id, line in given.lines.items() if message_id not in session.ids}
-            if new and expected_length is not None and expected_length != session.length:
-                raise Conflict("length of the history", expected_length, session.length)
+            if new and expected_length is not None and expected_length != session.record.length:
+                raise Conflict("length of the history", expected_length, session.record.length)
             if new:
                 self._add(session, new)
-            return Appended(session.record.start, session.length, given.ids)
+            return Appended(session.record.start, session.record.length, given.ids)
 
     def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
         with self._lock:
             session = self._sessions.get(key)
             if session is None:
                 return Slice(0, [])
-            first, last = clip(session.numbered(), session.first, start, stop)
-            lines = session.lines[first - session.first : last - session.first]
+            first, last = clip(session.record, session.first, start, stop)
+            lines = [session.head[number] for number in range(first, last)]
         return Slice(first, [decode(line) for line in lines])
 
     def update(self, key: Key, patch: Mapping[str, Any], *, expected_revision: int | None = None) -> Record:
@@ -114,7 +137,11 @@ class MemoryEngine:
             session = self._session(key)
             if expected_revision is not None and expected_revision != session.record.revision:
                 raise Conflict("revision of the session", expected_revision, session.record.revision)
-            session.record = _copy(patched(session.numbered(), dict(patch)))
+            changed = _copy(patched(session.record, dict(patch), oldest=session.first))
+            if "head" in patch:
+                changed = self._in_new_log(session, changed, session.lines(patch["head"]))
+            session.record = changed
+            session.free()
             self._touch(session)
             return session.current()
 
@@ -122,20 +149,40 @@ class MemoryEngine:
         lines = batch(messages, self._max_message_bytes).lines
         with self._lock:
             session = self._session(key)
-            session.first = session.length
-            session.lines, session.ids = [], {}
-            session.record = patched(session.numbered(), {"start": session.first})
+            cleared = patched(session.record, {"start": session.record.length}, oldest=session.first)
+            session.record = self._in_new_log(session, cleared, {})
+            session.free()
             self._add(session, lines)
             return session.current()
 
     def drop(self, key: Key) -> int:
         with self._lock:
             session = self._session(key)
-            gone = session.record.start - session.first
-            freed = sum(map(len, session.lines[:gone]))
-            session.first, session.lines = session.record.start, session.lines[gone:]
-            session.ids = {decode(line).id: line for line in session.lines}
-            return freed
+            session.first = session.record.start
+            return session.free()
+
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        check_record(record)
+        with self._lock:
+            source = self._session(key)
+            if record.user_id != key.user_id:
+                raise InvalidId("a fork belongs to the user of the session it comes from")
+            if record.key in self._sessions:
+                raise SessionExists(record.session_id, record.user_id)
+            at = at or source.record.head
+            check_reachable(source.record, at, oldest=source.first)
+            return self._make(record, source.lines(at), start=at.start, length=at.length).current()
+
+    def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
+        return scan(self, user_id, query, limit=limit)
+
+    def describe(self) -> dict[str, str]:
+        return {
+            "engine": "memory",
+            "place": "this process",
+            "schema": "none",
+            "durability": "nothing survives the end of the process",
+        }
 
     def delete(self, key: Key) -> bool:
         with self._lock:
@@ -150,9 +197,35 @@ class MemoryEngine:
             raise SessionNotFound(key.session_id, key.user_id)
         return session
 
+    def _make(self, record: Record, log: _Log, *, start: int, length: int) -> _Session:
+        made = msgspec.structs.replace(
+            record,
+            created_at=record.created_at or time.time(),
+            revision=0,
+            start=start,
+            length=length,
+            log=self._new_log(),
+            pins={},
+        )
+        session = self._sessions[record.key] = _Session(_copy(made), log, start)
+        self._touch(session)
+        return session
+
+    def _in_new_log(self, session: _Session, record: Record, log: _Log) -> Record:
+        """The record with its head in a new log, which is put into the session."""
+        name = self._new_log()
+        session.logs[name] = log
+        session.first = record.start
+        return msgspec.structs.replace(record, log=name)
+
+    def _new_log(self) -> str:
+        self._logs += 1
+        return str(self._logs)
+
     def _add(self, session: _Session, lines: dict[str, bytes]) -> None:
-        session.lines.extend(lines.values())
-        session.ids.update(lines)
+        length = session.record.length
+        session.head.update(enumerate(lines.values(), length))
+        session.record = msgspec.structs.replace(session.record, length=length + len(lines))
         self._touch(session)
 
     def _touch(self, session: _Session) -> None:
@@ -165,3 +238,8 @@ def _copy(record: Record) -> Record:
     """A record that shares nothing with this one."""
     copy: Record = msgspec.json.decode(msgspec.json.encode(record), type=Record)
     return copy
+
+
+def open_url(url: str, **options: Any) -> MemoryEngine:
+    """A new engine of its own, whatever the rest of the URL says."""
+    return MemoryEngine(**options)

@@ -32,6 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import msgspec
@@ -48,8 +49,9 @@ from praisonaiagents.errors import (
 )
 from praisonaiagents.model.ids import DEFAULT_USER, file_stem, twin_stem
 from praisonaiagents.model.message import MAX_DEPTH, MAX_MESSAGE_BYTES, ROLES, Message, encode
-from praisonaiagents.model.record import RESERVED, Key, Record
-from praisonaiagents.storage.engine import Engine
+from praisonaiagents.model.record import RESERVED, Key, Pin, Record
+from praisonaiagents.model.search import parse
+from praisonaiagents.storage.engine import Engine, new_message_id
 
 T = TypeVar("T")
 
@@ -243,6 +245,9 @@ CHANGES: dict[str, Callable[[Engine, Key], object]] = {
     "update": lambda engine, key: engine.update(key, {"state": {"changed": True}, "metadata": {"title": "changed"}}),
     "archive": lambda engine, key: engine.update(key, {"start": 1}),
     "drop": lambda engine, key: (engine.update(key, {"start": 1}), engine.drop(key)),
+    "fork": lambda engine, key: engine.fork(key, Record(key.user_id, new_message_id())),
+    "pin": lambda engine, key: engine.update(key, {"pins": {"x": _record(engine, key).head}}),
+    "move": lambda engine, key: engine.update(key, {"head": _record(engine, key).head}),
     "delete": lambda engine, key: engine.delete(key),
 }
 
@@ -1120,6 +1125,463 @@ class EngineContract:
         assert record.created_at > 1_000.0
         assert engine.append(KEY, [Message("user", "other", id="id1")], expected_length=0) == (0, 1, ("id1",))
         assert _said(engine, KEY, 0) == ["other"]
+
+    # Pins, and moving the head to one
+
+    def test_the_log_stays_while_the_history_goes_on(self, engine: Engine) -> None:
+        _make(engine, count=3)
+        log = _record(engine).log
+        assert log
+        engine.append(KEY, _texts(1, 3))
+        engine.update(KEY, {"start": 2, "state": {"n": 1}})
+        engine.drop(KEY)
+        assert _record(engine).log == log
+        engine.replace(KEY, _texts(1))
+        replaced = _record(engine).log
+        assert replaced != log
+        engine.delete(KEY)
+        _make(engine)
+        assert _record(engine).log not in (log, replaced)
+
+    def test_a_pin_comes_back_as_it_was_given(self, engine: Engine) -> None:
+        _make(engine, count=5)
+        engine.update(KEY, {"start": 1})
+        head = _record(engine).head
+        assert (head.start, head.length) == (1, 5)
+        names = [text for text in (*DIFFICULT_TEXTS.values(), *DIFFICULT_IDS[:20]) if text]
+        infos = [dict(DIFFICULT_VALUES), {}, {"label": "x", "log": 1}]
+        pins = {
+            name: Pin(head.log, 1 + number % 3, 3 + number % 3, infos[number % 3]) for number, name in enumerate(names)
+        }
+        updated = engine.update(KEY, {"pins": pins})
+        assert updated == _record(engine) == _listed(engine)[0]
+        assert list(updated.pins) == list(pins)
+        for name, pin in updated.pins.items():
+            assert (pin.start, pin.length, _json(pin.info)) == (
+                (pins[name].start, pins[name].length, _json(pins[name].info))
+            )
+        assert engine.update(KEY, {"pins": updated.pins}).pins == updated.pins
+        assert engine.update(KEY, {"state": {"n": 1}}).pins == updated.pins
+        assert engine.update(KEY, {"pins": {}}).pins == {}
+
+    def test_the_head_moves_to_a_pin(self, engine: Engine) -> None:
+        _make(engine, count=5)
+        head = _record(engine).head
+        engine.update(KEY, {"pins": {"early": Pin(head.log, 1, 3)}})
+        engine.append(KEY, _texts(2, 5))
+        moved = engine.update(KEY, {"head": _record(engine).pins["early"], "state": {"n": 1}})
+        assert moved == _record(engine)
+        assert (moved.start, moved.length, moved.state, moved.revision) == (1, 3, {"n": 1}, 2)
+        assert moved.log != head.log
+        assert list(moved.pins) == ["early"]
+        assert engine.read(KEY) == engine.read(KEY, 0) == (1, _texts(2, 1))
+        assert engine.append(KEY, [Message("user", "other", id="id4")], expected_length=3) == (1, 4, ("id4",))
+        assert _said(engine) == ["m1", "m2", "other"]
+        assert engine.update(KEY, {"head": moved.pins["early"]}).length == 3
+        assert _said(engine) == ["m1", "m2"]
+
+    def test_a_message_beyond_the_head_is_not_stored_any_more(self, engine: Engine) -> None:
+        _make(engine, count=4)
+        log = _record(engine).log
+        engine.update(KEY, {"pins": {"all": Pin(log, 0, 4), "two": Pin(log, 0, 2)}})
+        engine.update(KEY, {"head": _record(engine).pins["two"]})
+        assert engine.append(KEY, _texts(1, 1)).length == 2
+        assert engine.append(KEY, [Message("user", "new", id="id3")]).length == 3
+        with _refused(engine, MessageIdConflict):
+            engine.append(KEY, [Message("user", "new", id="id1")])
+        engine.update(KEY, {"head": _record(engine).pins["all"]})
+        assert _said(engine) == ["m0", "m1", "m2", "m3"]
+
+    def test_a_move_can_be_undone(self, engine: Engine) -> None:
+        _make(engine, count=3)
+        log = _record(engine).log
+        engine.update(KEY, {"pins": {"other": Pin(log, 0, 1)}})
+        histories = [["m0", "m1", "m2"], ["m0"]]
+        for number in range(6):
+            before = _record(engine)
+            moved = engine.update(KEY, {"head": before.pins["other"], "pins": {"other": before.head}})
+            assert (moved.pins["other"].start, moved.pins["other"].length) == (before.start, before.length)
+            histories.reverse()
+            assert _said(engine) == histories[0]
+            engine.append(KEY, [Message("user", f"after {number}")])
+            histories[0] = [*histories[0], f"after {number}"]
+        assert histories == [
+            ["m0", "m1", "m2", "after 1", "after 3", "after 5"],
+            ["m0", "after 0", "after 2", "after 4"],
+        ]
+
+    @pytest.mark.parametrize("change", [name for name in CHANGES if name not in ("delete", "pin")])
+    def test_a_pin_holds_its_messages_whatever_happens(self, engine: Engine, change: str) -> None:
+        _make(engine, count=6)
+        log = _record(engine).log
+        engine.update(KEY, {"pins": {"a": Pin(log, 0, 2), "b": Pin(log, 3, 5), "none": Pin(log, 4, 4)}})
+        for start in (5, 6):
+            CHANGES[change](engine, KEY)
+            engine.update(KEY, {"start": start})
+            engine.drop(KEY)
+        for name, said in (("b", ["m3", "m4"]), ("a", ["m0", "m1"]), ("none", []), ("b", ["m3", "m4"])):
+            moved = engine.update(KEY, {"head": _record(engine).pins[name]})
+            assert _said(engine) == said
+            assert engine.append(KEY, [Message("user", "new")])[:2] == (moved.start, moved.length + 1)
+            assert _said(engine) == [*said, "new"]
+
+    def test_a_pin_holds_only_what_the_session_holds(self, engine: Engine) -> None:
+        _make(engine, count=6)
+        _make(engine, OTHER_SESSION, count=6)
+        log, other = _record(engine).log, _record(engine, OTHER_SESSION).log
+        engine.update(KEY, {"start": 3})
+        engine.update(KEY, {"pins": {"archived": Pin(log, 1, 2)}})
+        engine.drop(KEY)
+        held = _record(engine).pins["archived"]
+        wrong: list[Pin] = [
+            Pin(log, 2, 4),
+            Pin(log, 3, 7),
+            Pin(log, -1, 4),
+            Pin(log, 5, 4),
+            Pin("nowhere", 3, 4),
+            Pin("", 3, 4),
+        ]
+        wrong += [Pin(held.log, 0, 2), Pin(other, 3, 4)] if other != log else []
+        for pin in wrong:
+            patches: list[dict[str, Any]] = [{"pins": {"x": pin}}, {"head": pin}, {"head": pin, "pins": {"x": pin}}]
+            for patch in patches:
+                with _refused(engine, InvalidMessage):
+                    engine.update(KEY, {"state": {"n": 1}} | patch)
+            with _refused(engine, InvalidMessage):
+                engine.fork(KEY, Record("alice", "fork"), at=pin)
+        engine.update(KEY, {"pins": {}})
+        with _refused(engine, InvalidMessage):
+            engine.update(KEY, {"head": held})
+
+    @pytest.mark.parametrize(
+        "patch",
+        [
+            *({"pins": wrong} for wrong in (None, [], {"x": {}}, {"x": None}, {1: Pin("1", 0, 0)})),
+            *({"head": wrong} for wrong in (None, {}, "x", Pin("1", True, 1), Pin("1", 0, 1.0))),  # type: ignore[arg-type]
+            {"head": Pin("1", 0, 0), "start": 0},
+        ],
+        ids=str,
+    )
+    def test_update_refuses_what_is_no_pin(self, engine: Engine, patch: dict[str, Any]) -> None:
+        _make(engine, count=1)
+        with _refused(engine, InvalidMessage):
+            engine.update(KEY, patch)
+
+    @pytest.mark.parametrize("value", REFUSED_VALUES)
+    def test_a_pin_refuses_what_json_cannot_hold(self, engine: Engine, value: str) -> None:
+        _make(engine, count=1)
+        with _refused(engine, InvalidMessage):
+            engine.update(KEY, {"pins": {"x": Pin(_record(engine).log, 0, 1, {"v": REFUSED_VALUES[value]})}})
+
+    def test_a_session_made_again_has_no_pins(self, engine: Engine) -> None:
+        _make(engine, count=2)
+        engine.update(KEY, {"pins": {"x": _record(engine).head}})
+        held = _record(engine).pins["x"]
+        engine.delete(KEY)
+        assert engine.open_session(Record(*KEY, log="x", pins={"x": held})).pins == {}
+        with _refused(engine, InvalidMessage):
+            engine.update(KEY, {"head": held})
+
+    # Forks
+
+    def test_a_fork_has_the_history(self, engine: Engine) -> None:
+        _make(engine, count=5)
+        engine.update(KEY, {"start": 2, "state": {"n": 1}, "metadata": {"title": "T"}, "agent_name": "helper"})
+        engine.update(KEY, {"pins": {"x": _record(engine).head}})
+        given = Record(*OTHER_SESSION, 1_000.0, "forked", {"title": "F"}, {"m": 1}, extra={"parent_id": "s"})
+        before = _record(engine)
+        fork = engine.fork(KEY, given)
+        assert fork == _record(engine, OTHER_SESSION)
+        assert (fork.start, fork.length, fork.revision, fork.pins) == (2, 5, 0, {})
+        assert (fork.created_at, fork.agent_name, fork.metadata, fork.state, fork.extra) == (
+            (1_000.0, "forked", {"title": "F"}, {"m": 1}, {"parent_id": "s"})
+        )
+        assert fork.log != before.log
+        assert _record(engine) == before
+        assert engine.read(OTHER_SESSION) == engine.read(OTHER_SESSION, 0) == (2, _texts(3, 2))
+        assert engine.append(OTHER_SESSION, _texts(1, 5), expected_length=5) == (2, 6, ("id5",))
+        assert (_said(engine), _said(engine, OTHER_SESSION)) == (["m2", "m3", "m4"], ["m2", "m3", "m4", "m5"])
+
+    def test_a_fork_is_new_in_the_listing(self, engine: Engine) -> None:
+        _make_in_order(engine, [KEY, Key("alice", "later")])
+        engine.fork(KEY, Record(*OTHER_SESSION))
+        _until_newer(
+            engine, OTHER_SESSION, Key("alice", "later"), lambda: engine.update(OTHER_SESSION, {"state": {"n": 1}})
+        )
+        assert [record.key for record in _listed(engine, "alice")] == [OTHER_SESSION, Key("alice", "later"), KEY]
+
+    @pytest.mark.parametrize("changed", [KEY, OTHER_SESSION], ids=["the source", "the fork"])
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_a_fork_and_its_source_know_nothing_of_each_other(self, engine: Engine, change: str, changed: Key) -> None:
+        _make(engine, count=4)
+        engine.fork(KEY, Record(*OTHER_SESSION))
+        untouched = OTHER_SESSION if changed == KEY else KEY
+        before = (_record(engine, untouched), engine.read(untouched, 0))
+        for _ in range(2):
+            if engine.get(changed):
+                CHANGES[change](engine, changed)
+            assert (_record(engine, untouched), engine.read(untouched, 0)) == before
+        engine.append(untouched, _texts(1, 4))
+        assert _said(engine, untouched) == ["m0", "m1", "m2", "m3", "m4"]
+
+    def test_a_fork_knows_the_messages_it_began_with(self, engine: Engine) -> None:
+        _make(engine, count=3)
+        engine.fork(KEY, Record(*OTHER_SESSION))
+        engine.append(KEY, [Message("user", "in the source", id="id3")])
+        assert engine.append(OTHER_SESSION, _texts(2, 1)).length == 3
+        with _refused(engine, MessageIdConflict):
+            engine.append(OTHER_SESSION, [Message("user", "other", id="id1")])
+        assert engine.append(OTHER_SESSION, [Message("user", "in the fork", id="id3")]).length == 4
+        assert (_said(engine)[3:], _said(engine, OTHER_SESSION)[3:]) == (["in the source"], ["in the fork"])
+
+    def test_a_fork_may_begin_at_a_pin(self, engine: Engine) -> None:
+        _make(engine, count=4)
+        log = _record(engine).log
+        engine.update(KEY, {"pins": {"x": Pin(log, 1, 3)}, "start": 4})
+        engine.fork(KEY, Record(*OTHER_SESSION), at=Pin(_record(engine).log, 0, 2))
+        engine.drop(KEY)
+        engine.fork(KEY, Record("alice", "pinned"), at=_record(engine).pins["x"])
+        engine.delete(KEY)
+        assert engine.read(OTHER_SESSION, 0) == (0, _texts(2))
+        assert engine.read(Key("alice", "pinned"), 0) == (1, _texts(2, 1))
+        assert engine.append(Key("alice", "pinned"), _texts(1, 3)).length == 4
+
+    def test_forks_of_forks_outlive_what_they_come_from(self, engine: Engine) -> None:
+        keys = [Key("alice", f"f{number}") for number in range(12)]
+        _make(engine, keys[0], count=2)
+        for number, (source, fork) in enumerate(pairwise(keys)):
+            engine.fork(source, Record(*fork))
+            engine.append(fork, _texts(1, 2 + number))
+            engine.append(source, [Message("user", "only here")])
+        for key in (*keys[1:11:2], *keys[0:11:2]):
+            assert engine.delete(key)
+        assert _said(engine, keys[11], 0) == [f"m{number}" for number in range(13)]
+        assert engine.read(keys[11], 4, 6) == (4, _texts(2, 4))
+        assert engine.read(keys[11], -3) == (10, _texts(3, 10))
+        assert engine.append(keys[11], _texts(13)).length == 13
+        engine.update(keys[11], {"start": 7})
+        assert engine.drop(keys[11]) > 0
+        assert _said(engine, keys[11], 0) == [f"m{number}" for number in range(7, 13)]
+
+    def test_fork_refuses_what_cannot_be(self, engine: Engine) -> None:
+        _make(engine, count=2)
+        _make(engine, OTHER_USER, count=1)
+        with _refused(engine, SessionNotFound) as missing:
+            engine.fork(OTHER_SESSION, Record("alice", "new"))
+        assert missing.value.session_id == "t"
+        for taken in (KEY, _make(engine, OTHER_SESSION)):
+            with _refused(engine, SessionExists):
+                engine.fork(KEY, Record(*taken))
+        for wrong in (Record("bob", "new"), Record("alice", ""), Record("", "new"), Record("alice", "a\0b")):
+            with _refused(engine, InvalidId):
+                engine.fork(KEY, wrong)
+        with _refused(engine, InvalidMessage):
+            engine.fork(KEY, Record("alice", "new", state={"v": float("nan")}))
+
+    def test_of_many_who_fork_to_one_id_one_wins(self, engine: Engine) -> None:
+        _make(engine, count=2)
+        make = partial(engine.fork, KEY, Record("alice", "fork"))
+        assert sorted(_together(4, lambda _: _or_error(make, SessionExists))) == [False] * 3 + [True]
+        assert _said(engine, Key("alice", "fork")) == ["m0", "m1"]
+
+    def test_forks_made_while_others_append_and_delete_are_whole(self, engine: Engine) -> None:
+        _make(engine, count=1)
+
+        def work(thread: int) -> None:
+            for number in range(8):
+                if thread == 0:
+                    engine.append(KEY, _texts(1, number + 1))
+                    continue
+                fork = Key("alice", f"{thread}/{number}")
+                length = engine.fork(KEY, Record(*fork)).length
+                assert engine.read(fork) == (0, _texts(length))
+                if number % 2:
+                    engine.delete(fork)
+
+        _together(4, work)
+        assert _said(engine) == [f"m{number}" for number in range(9)]
+        for record in _listed(engine, "alice"):
+            assert engine.read(record.key) == (0, _texts(record.length))
+
+    # Search
+
+    def _found(
+        self, engine: Engine, query: str, user_id: str | None = "alice", limit: int = 100
+    ) -> set[tuple[Key, int]]:
+        found = engine.search(user_id, parse(query), limit=limit)
+        assert found.complete
+        assert len({(hit.key, hit.number) for hit in found.hits}) == len(found.hits)
+        for hit in found.hits:
+            assert engine.read(hit.key, hit.number, hit.number + 1).messages == [hit.message]
+        return {(hit.key, hit.number) for hit in found.hits}
+
+    @pytest.mark.parametrize(
+        ("query", "numbers"),
+        [
+            ("pizza", {0}),
+            ("PIZZA", {0}),
+            ("Pizza Alice", {0}),
+            ("pizza sushi", set()),
+            ("piz", set()),
+            ("piz*", {0}),
+            ("cafe", {1}),
+            ("CAFÉ", {1}),
+            ("cafe\u0301", {1}),
+            ("你好", {2}),
+            ("世界", {2, 3}),
+            ("界", {2, 3}),
+            ("好世", {2}),
+            ("好界", set()),
+            ("日本語", {3}),
+            ("カタカナ", {3}),
+            ("ｶﾀｶﾅ", {3}),
+            ("한국", {4}),
+            ("국어", {4}),
+            ("c3p0 42", {5}),
+            ("part", {6}),
+            ("naïve straße", {7}),
+            ("STRASSE", {7}),
+            ("пицца", {8}),
+            ("", set()),
+            ("*", set()),
+            ("!?.", set()),
+            ("🙂", set()),
+        ],
+    )
+    def test_search_finds_words(self, engine: Engine, query: str, numbers: set[int]) -> None:
+        contents: list[Any] = [
+            "Alice loves pizza",
+            "Le café est fermé",
+            "你好世界",
+            "世界の日本語とカタカナ",
+            "한국어를 공부한다",
+            "C3P0, 42! foo_bar",
+            [{"type": "text", "text": "a part"}, _IMAGE],
+            "naive Straße",
+            "Пицца",
+            None,
+            "",
+        ]
+        _make(engine)
+        engine.append(KEY, [Message("user", content) for content in contents])
+        assert self._found(engine, query) == {(KEY, number) for number in numbers}
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            *("word AND other", "word OR other", "NOT word", "word NEAR other", "NEAR(word other)", "-word", "+word"),
+            *(
+                "^word",
+                "word:*",
+                "text:word",
+                '"word',
+                "word'",
+                "(word",
+                "word)",
+                "{word}",
+                "word | other",
+                "word & other",
+            ),
+            *("word <-> other", "'; DROP TABLE message; --", "%word%", "word\0other", "\\word", "w*rd", "wo*", "**"),
+        ],
+    )
+    def test_a_query_is_words_and_nothing_else(self, engine: Engine, query: str) -> None:
+        _make(engine)
+        terms = parse(query)
+        texts = ["word", "word other", "word and other", "not a word near other", "drop table message", "other"]
+        engine.append(KEY, [Message("user", text) for text in texts])
+        expected = {(KEY, number) for number, text in enumerate(texts) if terms and terms.matches(text)}
+        assert self._found(engine, query) == expected
+        assert len(_listed(engine)) == 1
+
+    def test_difficult_texts_can_be_searched(self, engine: Engine) -> None:
+        _make(engine)
+        engine.append(
+            KEY, [Message("user", f"{text} needle{number}") for number, text in enumerate(DIFFICULT_TEXTS.values())]
+        )
+        engine.append(KEY, list(DIFFICULT_MESSAGES.values()))
+        for number, text in enumerate(DIFFICULT_TEXTS.values()):
+            if not text.endswith(("word \u00e9 ", "日")):
+                assert (KEY, number) in self._found(engine, f"needle{number}")
+
+    def test_search_finds_what_is_visible_now(self, engine: Engine) -> None:
+        _make(engine, count=0)
+        for number in range(5):
+            engine.append(KEY, [Message("user", f"needle {number}", id=str(number))])
+            assert self._found(engine, "needle") == {(KEY, seen) for seen in range(number + 1)}
+        log = _record(engine).log
+        engine.update(KEY, {"start": 2, "pins": {"x": Pin(log, 0, 4)}})
+        assert self._found(engine, "needle") == {(KEY, 2), (KEY, 3), (KEY, 4)}
+        engine.drop(KEY)
+        assert self._found(engine, "needle") == {(KEY, 2), (KEY, 3), (KEY, 4)}
+        engine.update(KEY, {"head": _record(engine).pins["x"]})
+        assert self._found(engine, "needle") == {(KEY, number) for number in range(4)}
+        engine.append(KEY, [Message("user", "needle again")])
+        assert self._found(engine, "needle") == {(KEY, number) for number in range(5)}
+        assert self._found(engine, "needle 4") == set()
+        engine.replace(KEY, [Message("user", "another needle")])
+        assert self._found(engine, "needle") == {(KEY, 5)}
+        engine.delete(KEY)
+        assert self._found(engine, "needle") == set()
+        _make(engine)
+        assert self._found(engine, "needle") == set()
+
+    def test_search_keeps_users_apart(self, engine: Engine) -> None:
+        for key in (KEY, OTHER_USER, OTHER_SESSION):
+            _make(engine, key)
+            engine.append(key, [Message("user", f"needle of {key.user_id}")])
+        assert self._found(engine, "needle") == {(KEY, 0), (OTHER_SESSION, 0)}
+        assert self._found(engine, "needle", "bob") == {(OTHER_USER, 0)}
+        assert self._found(engine, "needle", "nobody") == set()
+        assert self._found(engine, "needle", None) == {(KEY, 0), (OTHER_USER, 0), (OTHER_SESSION, 0)}
+
+    def test_a_message_shared_by_forks_is_found_once(self, engine: Engine) -> None:
+        _make(engine)
+        engine.append(KEY, [Message("user", "shared needle", id="a")])
+        forks = [Key("alice", f"f{number}") for number in range(3)]
+        for fork in forks:
+            engine.fork(KEY, Record(*fork))
+        engine.append(forks[0], [Message("user", "own needle")])
+        hits = engine.search("alice", parse("needle"), limit=10).hits
+        assert sorted(hit.message.text() for hit in hits) == ["own needle", "shared needle"]
+        assert self._found(engine, "own") == {(forks[0], 1)}
+        engine.delete(KEY)
+        engine.replace(forks[1], [])
+        ((key, number),) = self._found(engine, "shared")
+        assert (key in (forks[0], forks[2]), number) == (True, 0)
+
+    def test_search_gives_no_more_than_the_limit(self, engine: Engine) -> None:
+        _make(engine)
+        engine.append(KEY, [Message("user", f"needle {number}") for number in range(12)])
+        for limit in (1, 5, 11, 12, 13):
+            assert len(engine.search("alice", parse("needle"), limit=limit).hits) == min(limit, 12)
+
+    def test_search_sees_what_the_other_handle_wrote(self, engine: Engine, other: Engine) -> None:
+        _make(engine)
+        for number, (writer, reader) in enumerate(((engine, other), (other, engine)) * 2):
+            writer.append(KEY, [Message("user", "needle")])
+            assert self._found(reader, "needle") == {(KEY, seen) for seen in range(number + 1)}
+
+    def test_search_while_others_append(self, engine: Engine) -> None:
+        keys = [_make(engine, Key("alice", f"s{number}")) for number in range(3)]
+
+        def work(thread: int) -> None:
+            for number in range(10):
+                if thread < 3:
+                    engine.append(keys[thread], [Message("user", f"needle {number}")])
+                else:
+                    engine.search("alice", parse("needle"), limit=100)
+
+        _together(5, work)
+        assert self._found(engine, "needle") == {(key, number) for key in keys for number in range(10)}
+
+    # What it says of itself
+
+    def test_it_describes_itself(self, engine: Engine) -> None:
+        described = engine.describe()
+        assert {"engine", "place", "schema", "durability"} <= described.keys()
+        assert all(isinstance(text, str) and text for text in described.values())
+        assert engine.concurrency >= 1
 
     # Two handles on one storage
 

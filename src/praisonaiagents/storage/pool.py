@@ -1,0 +1,93 @@
+"""A few connections, shared by many threads.
+
+Ours and not a library's, for one reason: where a server is gone, the thread that asks must learn it at once and in the
+server's own words, not by waiting for a background thread that goes on trying. Connections are made by the thread that
+needs one, when it needs one; nothing runs in the background, and an unused pool costs nothing.
+
+What a reader would get wrong: after a fork the child must neither use nor close what its parent opened, because closing
+says goodbye on the parent's own connection. It begins anew, and holds on to the parent's connections without a use.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
+
+from praisonaiagents.errors import EngineUnreachable
+
+
+class Closable(Protocol):
+    def close(self) -> object: ...
+
+
+C = TypeVar("C", bound=Closable)
+
+
+class Pool(Generic[C]):
+    """Up to `size` connections, the one given back last is lent first.
+
+    connect: makes one, or raises what the caller shall see.
+    usable: looks at an idle one before it is lent; must not ask the server anything. One that is not usable is closed.
+    wait_s: how long to wait for somebody else's, in seconds, before `EngineUnreachable`.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], C],
+        *,
+        size: int,
+        wait_s: float = 30.0,
+        usable: Callable[[C], bool] = lambda connection: True,
+    ) -> None:
+        self.size = size
+        self._connect = connect
+        self._usable = usable
+        self._wait_s = wait_s
+        self._inherited: list[list[C]] = []
+        self._begin()
+
+    @contextmanager
+    def lend(self) -> Iterator[C]:
+        """A connection for the block alone. If the block raises, it is closed; a block that knows better catches inside."""
+        if os.getpid() != self._pid:
+            self._inherited.append(self._idle)
+            self._begin()
+        slots = self._slots
+        if not slots.acquire(timeout=self._wait_s):
+            raise EngineUnreachable(
+                f"all {self.size} connections were in use for {self._wait_s:.0f} s: raise pool_size"
+            )
+        try:
+            connection = self._idle_one() or self._connect()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            self._idle.append(connection)
+        finally:
+            slots.release()
+
+    def close(self) -> None:
+        """Close the idle connections. Those that are lent are given back later; the pool can still be used."""
+        while self._pid == os.getpid() and self._idle:
+            self._idle.pop().close()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._idle: list[C] = []
+        self._slots = threading.Semaphore(self.size)
+
+    def _idle_one(self) -> C | None:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None  # another thread was faster
+            if self._usable(connection):
+                return connection
+            connection.close()
+        return None
