@@ -177,13 +177,13 @@ class JsonFileEngine:
             loaded = self._load(file)
             if expected_revision is not None and expected_revision != loaded.record.revision:
                 raise Conflict("revision of the session", expected_revision, loaded.record.revision)
-            return self._rewrite(file, patched(loaded.record, dict(patch)), loaded.first, loaded.messages)
+            return self._rewrite(file, patched(loaded.record, dict(patch), oldest=loaded.first), loaded.first, loaded.messages)
 
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
         lines = list(batch(messages, self._max_message_bytes).lines.values())
         with self._writing(key) as file:
-            record = self._load(file).record
-            cleared = patched(record, {"start": record.length})
+            loaded = self._load(file)
+            cleared = patched(loaded.record, {"start": loaded.record.length}, oldest=loaded.first)
             return self._rewrite(file, cleared, cleared.start, lines)
 
     def drop(self, key: Key) -> int:
