@@ -1,0 +1,1 @@
+"""Real servers for tests, and a bad network in front of them."""
