@@ -24,9 +24,9 @@ from praisonaiagents.memory.config import MemoryConfig, resolve, with_settings
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import Content
 from praisonaiagents.session.conversation import Conversation, StoredConversation
-from praisonaiagents.session.store import DefaultSessionStore, SessionStore, get_default_session_store
+from praisonaiagents.session.places import get_default_session_store, open_store
+from praisonaiagents.session.store import SessionStore
 from praisonaiagents.session.workspace import history_session_id, new_session_id
-from praisonaiagents.storage.registry import open_engine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -191,7 +191,7 @@ class Agent:
             self._models.close()
         if self._opened is not None:
             self._early_history, self._conversation = self.chat_history, None
-            self._opened.engine.close()
+            self._opened.close()
             self._opened = None
 
     async def aclose(self) -> None:
@@ -292,13 +292,12 @@ class Agent:
 
     def _open_store(self) -> SessionStore:
         config = self._config
-        url = config.db or ("memory://" if config.backend == "in_memory" else None)
-        if url:
-            self._opened = SessionStore(open_engine(url), max_messages=config.max_messages)
-            return self._opened
-        if (config.max_messages, config.lock_timeout) == (None, MemoryConfig().lock_timeout):
+        lock_timeout = None if config.lock_timeout == MemoryConfig().lock_timeout else config.lock_timeout
+        url = config.url()
+        if (url, config.max_messages, lock_timeout) == (None, None, None):
             return get_default_session_store()
-        return DefaultSessionStore(max_messages=config.max_messages, lock_timeout=config.lock_timeout)
+        self._opened = open_store(url, max_messages=config.max_messages, lock_timeout=lock_timeout)
+        return self._opened
 
     def _generated_session_id(self) -> str | None:
         if self._config.history:

@@ -13,7 +13,8 @@ from typing import Any
 from praisonaiagents.agent.agent import Agent
 from praisonaiagents.errors import ConfigError
 from praisonaiagents.model.ids import check_session_id, check_user_id
-from praisonaiagents.session.store import SessionStore, get_default_session_store
+from praisonaiagents.session.places import get_default_session_store
+from praisonaiagents.session.store import SessionStore
 
 
 class Session:

@@ -7,25 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from praisonaiagents.model.message import Message as SessionMessage
+    from praisonaiagents.session.aio import AsyncSessionStore as AsyncSessionStore
     from praisonaiagents.session.data import SessionData as SessionData
+    from praisonaiagents.session.hits import SessionHit as SessionHit
+    from praisonaiagents.session.places import get_default_session_store as get_default_session_store
+    from praisonaiagents.session.places import open_store as open_store
+    from praisonaiagents.session.retry import retry_on_conflict as retry_on_conflict
     from praisonaiagents.session.store import DefaultSessionStore as DefaultSessionStore
     from praisonaiagents.session.store import SessionStore as SessionStore
-    from praisonaiagents.session.store import get_default_session_store as get_default_session_store
 
 _HOMES = {
+    "AsyncSessionStore": ("praisonaiagents.session.aio", "AsyncSessionStore"),
     "DefaultSessionStore": ("praisonaiagents.session.store", "DefaultSessionStore"),
     "SessionData": ("praisonaiagents.session.data", "SessionData"),
+    "SessionHit": ("praisonaiagents.session.hits", "SessionHit"),
     "SessionMessage": ("praisonaiagents.model.message", "Message"),
     "SessionStore": ("praisonaiagents.session.store", "SessionStore"),
-    "get_default_session_store": ("praisonaiagents.session.store", "get_default_session_store"),
+    "get_default_session_store": ("praisonaiagents.session.places", "get_default_session_store"),
+    "open_store": ("praisonaiagents.session.places", "open_store"),
+    "retry_on_conflict": ("praisonaiagents.session.retry", "retry_on_conflict"),
 }
 
 __all__ = [
+    "AsyncSessionStore",
     "DefaultSessionStore",
     "SessionData",
+    "SessionHit",
     "SessionMessage",
     "SessionStore",
     "get_default_session_store",
+    "open_store",
+    "retry_on_conflict",
 ]
 
 

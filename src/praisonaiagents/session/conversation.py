@@ -5,7 +5,9 @@
 
 `history` is a plain list of dicts that a user may change or replace; such a change holds for this agent only, and what is
 stored stays stored. What a reader would get wrong: history is not read anew each turn. `_seen` is the number of the next
-message of the session that is not in the list yet, so a turn costs what is new, not what is old.
+message of the session that is not in the list yet, so a turn costs what is new, not what is old. Only where somebody took
+the session back to an earlier point, or replaced its history, do numbers begin to mean something else: then it has another
+log, and the list begins anew.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class StoredConversation(Conversation):
         self._user_id = user_id
         self._agent_name = agent_name
         self._seen: int | None = None
+        self._log: str | None = None
 
     def refresh(self) -> None:
         own_list = self._seen is None and bool(self.history)
@@ -85,6 +88,10 @@ class StoredConversation(Conversation):
             self._store.set_agent_info(self._session_id, self._agent_name, self._user_id)
         if own_list:
             self._seen = record.length
+        elif self._log not in (None, record.log):
+            self.history.clear()
+            self._seen = None
+        self._log = record.log
         self._catch_up()
 
     def add(self, message: Message) -> None:
@@ -93,7 +100,7 @@ class StoredConversation(Conversation):
             super().add(message)
             self._seen = appended.length
         else:
-            self._catch_up()
+            self.refresh()
 
     def _catch_up(self) -> None:
         new = self._store.read_from(self._session_id, self._seen, user_id=self._user_id)

@@ -17,15 +17,18 @@ from __future__ import annotations
 import os
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from praisonaiagents.errors import (
     AmbiguousSession,
     ConfigError,
+    ConfigTypeError,
     Conflict,
+    NotReplicated,
     OutcomeUnknown,
     SessionNotFound,
     StorageError,
@@ -33,14 +36,17 @@ from praisonaiagents.errors import (
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message
 from praisonaiagents.model.record import Key, Record
+from praisonaiagents.model.search import parse, snippet
 from praisonaiagents.model.window import lacks_call, retention_start, window
 from praisonaiagents.paths import get_sessions_dir
-from praisonaiagents.session.data import SessionData, listing
+from praisonaiagents.session.data import SessionData, iso, listing
+from praisonaiagents.session.hits import SessionHit, SessionHits
+from praisonaiagents.session.retry import retry_on_conflict
 from praisonaiagents.storage.engine import Appended, Engine, Slice
 from praisonaiagents.storage.jsonfile import JsonFileEngine
 
 RETENTIONS = ("keep_all", "truncate", "archive", "compact")
-_CHANGE_TRIES = 50
+T = TypeVar("T")
 _PAGE = 200
 _CHECKPOINT = "last_compaction"
 
@@ -53,11 +59,20 @@ class SessionStore:
         move to the session's archive. "truncate": they are freed. Whole turns go, so fewer than `max_messages` may stay.
         Default: "truncate" if `max_messages` is given, else "keep_all".
 
+    on_close: called once, by the first `close`. Without it the engine stays the caller's to close.
+
     The bound is kept by stores that were given it; space is reclaimed each time a session has twice as many messages.
-    Every method takes `user_id`, see the module. The caller closes the engine.
+    Every method takes `user_id`, see the module.
     """
 
-    def __init__(self, engine: Engine, *, max_messages: int | None = None, retention: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_messages: int | None = None,
+        retention: str | None = None,
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
         if max_messages is not None and (not isinstance(max_messages, int) or max_messages < 1):
             raise ConfigError(f"max_messages is a number of messages from 1, or None for all, not {max_messages!r}")
         if retention not in (None, *RETENTIONS):
@@ -65,6 +80,17 @@ class SessionStore:
         self.engine = engine
         self.max_messages = max_messages
         self.retention = retention or ("truncate" if max_messages else "keep_all")
+        self._close = weakref.finalize(self, on_close)
+
+    def close(self) -> None:
+        """Let go of the engine, if the store brought it. Calling it twice is harmless."""
+        self._close()
+
+    def __enter__(self) -> SessionStore:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     # Writing messages
 
@@ -78,8 +104,9 @@ class SessionStore:
     ) -> Appended:
         """Add messages at the end of a session, all or none, making the session if need be.
 
-        A message that is stored already under its id is left out, so a call may be repeated. With `expected_length`,
-        raises `Conflict` if the session's length is another. Raises `InvalidId`, `InvalidMessage`, `StorageError`.
+        A message that is stored already under its id is left out, so a call may be repeated; where a connection breaks
+        before the answer comes, the store does so once by itself. With `expected_length`, raises `Conflict` if the session's
+        length is another (see `retry_on_conflict`). Raises `InvalidId`, `InvalidMessage`, `StorageError`, `OutcomeUnknown`.
         """
         key = _own_key(session_id, user_id)
         now = time.time()
@@ -88,6 +115,8 @@ class SessionStore:
         ]
         try:
             appended = self._append(key, stamped, expected_length)
+        except NotReplicated:
+            raise  # it is stored, and asking again would not make it safer
         except OutcomeUnknown as unknown:
             named = [
                 msgspec.structs.replace(message, id=message_id)
@@ -156,11 +185,13 @@ class SessionStore:
         """
         if max_messages is not None and max_messages < 0:
             raise ConfigError(f"max_messages cannot be negative, it is {max_messages}")
-        return self._messages(self._key(session_id, user_id), max_messages)
+        return self._read(session_id, user_id, lambda key: self._messages(key, max_messages), bool)
 
     def read_from(self, session_id: str, number: int | None, *, user_id: str | None = None) -> Slice:
         """The messages from number `number` on (None: from the first visible one), whatever the store's bound."""
-        return self.engine.read(self._key(session_id, user_id), number)
+        return self._read(
+            session_id, user_id, lambda key: self.engine.read(key, number), lambda found: bool(found.messages)
+        )
 
     def get_chat_history(
         self, session_id: str, max_messages: int | None = None, *, user_id: str | None = None
@@ -211,7 +242,7 @@ class SessionStore:
         self._change(key, lambda record: patch if agent_name and record.agent_name != agent_name else {})
         return True
 
-    def update_session_metadata(self, session_id: str, *, user_id: str | None = None, **fields: Any) -> bool:
+    def update_session_metadata(self, /, session_id: str, *, user_id: str | None = None, **fields: Any) -> bool:
         """Merge fields into the session's metadata, making the session if need be. Fields that are None are left out."""
         given = {name: value for name, value in fields.items() if value is not None}
 
@@ -303,6 +334,40 @@ class SessionStore:
         ]
         return told if max_messages is None else told[max(0, len(told) - max_messages) :]
 
+    # Searching
+
+    def search(
+        self, query: str, *, user_id: str | None = None, all_users: bool = False, limit: int = 10
+    ) -> SessionHits:
+        """Messages of the user (with `all_users`, of everybody) whose text holds all words of `query`, best first.
+
+        Case, accents and width do not matter; `word*` finds every word that begins so; Chinese, Japanese and Korean are found
+        by any part of what was written. `SessionHits.complete` is False where an engine without an index stopped early.
+        """
+        if not isinstance(query, str):
+            raise ConfigTypeError(f"a query is text, not {type(query).__name__}")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ConfigError(f"limit is a number of hits from 1, not {limit!r}")
+        terms = parse(query)
+        found = self.engine.search(None if all_users else check_user_id(user_id), terms, limit=limit)
+        records = {key: self.engine.get(key) for key in {hit.key for hit in found.hits}}
+        hits = SessionHits()
+        hits.complete = found.complete
+        for key, number, message in found.hits:
+            record = records[key]
+            if record is None:
+                continue  # deleted meanwhile
+            hits.append(
+                SessionHit(
+                    *(key.session_id, key.user_id, number - record.start, message.id, message.role),
+                    snippet=snippet(message.text(), terms),
+                    when=iso(message.timestamp),
+                    title=record.metadata.get("title"),
+                    agent_name=record.agent_name,
+                )
+            )
+        return hits
+
     def invalidate_cache(self, session_id: str | None = None) -> None:
         """Nothing to do: every read is fresh. Calling it is harmless."""
 
@@ -325,6 +390,15 @@ class SessionStore:
         if len(owners) > 1:
             raise AmbiguousSession(session_id, tuple(owners))
         return Key(owners[0], session_id) if owners else key
+
+    def _read(self, session_id: str, user_id: str | None, look: Callable[[Key], T], is_there: Callable[[T], bool]) -> T:
+        """What `look` finds in the session that a read means, asking whose it is only where nothing is found."""
+        own = _own_key(session_id, user_id)
+        found = look(own)
+        if user_id is not None or is_there(found):
+            return found
+        key = self._key(session_id, None)
+        return found if key == own else look(key)
 
     def _append(self, key: Key, messages: Sequence[Message], expected_length: int | None) -> Appended:
         try:
@@ -368,18 +442,22 @@ class SessionStore:
 
     def _change(self, key: Key, patch_for: Callable[[Record], dict[str, Any]]) -> None:
         """Change a record, making the session if need be; once more if somebody else changed it meanwhile."""
-        for attempt in range(_CHANGE_TRIES):
+
+        def change() -> None:
             record = self.engine.get(key) or self.engine.open_session(Record(*key))
             patch = patch_for(record)
-            if not patch:
-                return
-            try:
-                self.engine.update(key, patch, expected_revision=record.revision)
-            except (Conflict, SessionNotFound):
-                if attempt == _CHANGE_TRIES - 1:
-                    raise
-            else:
-                return
+            if patch:
+                try:
+                    self.engine.update(key, patch, expected_revision=record.revision)
+                except SessionNotFound:
+                    raise Conflict("revision of the session", record.revision, 0) from None  # deleted meanwhile
+
+        try:
+            retry_on_conflict(change)
+        except NotReplicated:
+            raise
+        except OutcomeUnknown:
+            retry_on_conflict(change)  # whether it happened or not, the patch says what is to be
 
     def _records(self, limit: int | None, user_id: str | None) -> Iterator[Record]:
         after: str | None = None
@@ -424,26 +502,6 @@ class DefaultSessionStore(SessionStore):
         super().__init__(engine, max_messages=max_messages, retention=retention)
         self.session_dir = engine.folder
         self.lock_timeout = lock_timeout
-
-
-_default: tuple[tuple[Any, ...], DefaultSessionStore] | None = None
-
-
-def get_default_session_store() -> DefaultSessionStore:
-    """The store of the default folder, one for the whole process.
-
-    `PRAISONAI_HOME`, `PRAISONAI_SESSION_RETENTION` and `PRAISONAI_SESSION_ACTIVE_WINDOW` (a number of messages) are read
-    each time; where they changed, there is a new store. Raises `ConfigError` for values that make no sense.
-    """
-    global _default
-    retention = os.environ.get("PRAISONAI_SESSION_RETENTION") or None
-    bound = os.environ.get("PRAISONAI_SESSION_ACTIVE_WINDOW") or None
-    settings = (get_sessions_dir(), retention, bound)
-    if _default is None or _default[0] != settings:
-        if bound is not None and not bound.isdecimal():
-            raise ConfigError(f"PRAISONAI_SESSION_ACTIVE_WINDOW is a number of messages, not {bound!r}")
-        _default = settings, DefaultSessionStore(retention=retention, max_messages=int(bound) if bound else None)
-    return _default[1]
 
 
 def _own_key(session_id: str, user_id: str | None) -> Key:

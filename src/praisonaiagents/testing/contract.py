@@ -239,6 +239,9 @@ REFUSED_MESSAGES: dict[str, Message] = {
     "extra that hides": _wrong(name="ann", extra={"name": 5}),
 }
 
+_NO_PINS: list[Any] = [None, [], {"x": {}}, {"x": None}, {1: Pin("1", 0, 0)}]
+_NO_HEADS: list[Any] = [None, {}, "x", Pin("1", True, 1), Pin("1", 0, 1.0)]  # type: ignore[arg-type]
+
 CHANGES: dict[str, Callable[[Engine, Key], object]] = {
     "append": lambda engine, key: engine.append(key, [Message("user", "changed")]),
     "replace": lambda engine, key: engine.replace(key, [Message("user", "changed")]),
@@ -1256,8 +1259,8 @@ class EngineContract:
     @pytest.mark.parametrize(
         "patch",
         [
-            *({"pins": wrong} for wrong in (None, [], {"x": {}}, {"x": None}, {1: Pin("1", 0, 0)})),
-            *({"head": wrong} for wrong in (None, {}, "x", Pin("1", True, 1), Pin("1", 0, 1.0))),  # type: ignore[arg-type]
+            *({"pins": wrong} for wrong in _NO_PINS),
+            *({"head": wrong} for wrong in _NO_HEADS),
             {"head": Pin("1", 0, 0), "start": 0},
         ],
         ids=str,
