@@ -22,6 +22,7 @@ from typing import Any
 
 from praisonaiagents.errors import Conflict, SessionExists, SessionNotFound, StorageFull
 from praisonaiagents.model.record import Key, Record
+from praisonaiagents.session.places import open_store
 from praisonaiagents.session.store import DefaultSessionStore
 
 from .content import is_run, message, numbers, random_size
@@ -48,8 +49,12 @@ class Child:
         assert self._line() == b"ready\n", self._errors()
 
     def begin(self) -> None:
+        self.tell("begin")
+
+    def tell(self, what: str) -> None:
+        """One line for a child that waits for it."""
         assert self.process.stdin is not None
-        self.process.stdin.write(b"begin\n")
+        self.process.stdin.write(what.encode() + b"\n")
         self.process.stdin.flush()
 
     def hear(self) -> Any:
@@ -150,6 +155,27 @@ def append(folder: str, author: str, count: int, first: int = 0, largest: int = 
     for number, new in enumerate(messages, first):
         store.append(SESSION, [new])
         say(number)
+
+
+def append_to(url: str, session_id: str, author: str, count: int, first: int, largest: int) -> None:
+    """`append` to a session at any place."""
+    chance = random.Random(f"{author} {first}")
+    messages = [message(author, number, random_size(chance, largest)) for number in range(first, first + count)]
+    with open_store(url, lock_timeout=PATIENCE_S) as store:
+        for number, new in enumerate(messages, first):
+            store.append(session_id, [new])
+            say(number)
+
+
+def histories(url: str, author: str, seed: str) -> None:
+    """Work on each session that is named on standard input, saying what was called when and what the answer was."""
+    from .linear import work
+
+    chance = random.Random(f"{author} {seed}")
+    with open_store(url, lock_timeout=PATIENCE_S) as store:
+        store.session_exists("warm-up")
+        while session_id := os.read(0, 1000).decode().strip():
+            say(list(work(store, session_id, author, chance)))
 
 
 def append_or_lose(folder: str, author: str, count: int) -> None:

@@ -1,6 +1,7 @@
 """A writer is killed, again and again, and its session is looked at: is everything there that it was told was stored?
 
     python -m tests.crash.kill --rounds 200
+    python -m tests.crash.kill --rounds 200 --engine sqlite --engine postgres
 
 The writer is a process of its own. It says the number of each message when the call that stored it has returned; then, at
 a moment nobody chose, it gets SIGKILL. What it said is acknowledged, and must be in the file: once, in order, ungarbled. Of
@@ -13,16 +14,16 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from praisonaiagents.errors import SessionDamage
-from praisonaiagents.session.store import DefaultSessionStore
+from praisonaiagents.session.places import open_store
 
-from .children import SESSION, Child
+from .children import Child
 from .content import numbers
+from .databases import KINDS, place
 
 LARGEST = 200_000  # bytes of text in a message
 ROUNDS_PER_SESSION = 10  # after which a new session begins, or reading it all would take most of the time
@@ -51,31 +52,31 @@ class Summary:
         return "\n".join(f"{name.replace('_', ' '):>20}: {getattr(self, name):,}" for name in names)
 
 
-def kill_writers(folder: Path, rounds: int, chance: random.Random) -> Summary:
+def kill_writers(url: str, rounds: int, chance: random.Random) -> Summary:
     """Kill a writer in each round. The next round goes on with the same session, so what a repair spoils shows too."""
     summary = Summary()
     stored = 0
     for number in range(rounds):
         if number % ROUNDS_PER_SESSION == 0:
-            directory, stored = folder / str(number), 0
-        stored = kill_one(directory, stored, summary, chance)
+            session_id, stored = f"s{number}", 0
+        stored = kill_one(url, session_id, stored, summary, chance)
     return summary
 
 
-def kill_one(folder: Path, stored: int, summary: Summary, chance: random.Random) -> int:
+def kill_one(url: str, session_id: str, stored: int, summary: Summary, chance: random.Random) -> int:
     """One round on a session that holds `stored` messages. Returns how many it holds afterwards."""
-    child = Child("append", folder=folder, author="a", first=stored, count=COUNT, largest=LARGEST)
+    child = Child("append_to", url=url, session_id=session_id, author="a", first=stored, count=COUNT, largest=LARGEST)
     child.begin()
     for _ in range(chance.randint(0, MOST_ACKNOWLEDGED)):
         assert child.hear() is not None
     for _ in range(chance.randint(0, 5_000)):
         pass  # a part of the time that a write takes
     acknowledged = stored + len(child.kill())
-    path = folder / f"{SESSION}.json"
+    path = Path(url, f"{session_id}.json")  # there is none at other places
     summary.rounds += 1
     summary.acknowledged += acknowledged - stored
     summary.torn_files_repaired += path.exists() and not is_json(path)
-    found = stored_numbers(folder)
+    found = stored_numbers(url, session_id)
     judge(found, acknowledged, summary)
     summary.broken_after_repair += path.exists() and not is_json(path)
     return len(found)
@@ -90,11 +91,12 @@ def judge(found: list[int], acknowledged: int, summary: Summary) -> None:
     assert not set(found) - set(range(acknowledged + 1)), "a message that nobody wrote"
 
 
-def stored_numbers(folder: Path) -> list[int]:
+def stored_numbers(url: str, session_id: str) -> list[int]:
     """The numbers of the messages in the session, whose text must be whole. A repair may be reported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SessionDamage)
-        return numbers(DefaultSessionStore(folder).get_chat_history(SESSION)).get("a", [])
+        with open_store(url) as store:
+            return numbers(store.get_chat_history(session_id)).get("a", [])
 
 
 def is_json(path: Path) -> bool:
@@ -110,11 +112,15 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", default="kill")
+    parser.add_argument("--engine", choices=KINDS, action="append")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        summary = kill_writers(Path(folder), arguments.rounds, random.Random(arguments.seed))
-    print(summary)
-    return 0 if summary.sound else 1
+    sound = True
+    for kind in arguments.engine or KINDS:
+        with place(kind) as url:
+            summary = kill_writers(url, arguments.rounds, random.Random(arguments.seed))
+        print(f"{kind:>20}", summary, sep="\n", flush=True)
+        sound = sound and summary.sound
+    return 0 if sound else 1
 
 
 if __name__ == "__main__":

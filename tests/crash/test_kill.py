@@ -19,14 +19,17 @@ from praisonaiagents.session.store import DefaultSessionStore
 
 from .children import KEY, SESSION, Child
 from .content import message, numbers
+from .databases import KINDS, place
 from .kill import Summary, judge, kill_writers
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "25"))
 FEWER_ROUNDS = -(-ROUNDS * 2 // 5)
 
 
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
-    summary = kill_writers(tmp_path, ROUNDS, random.Random("kill"))
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_acknowledged_survives_a_kill(kind: str) -> None:
+    with place(kind) as url:
+        summary = kill_writers(url, ROUNDS, random.Random(kind))
     assert summary.sound, f"\n{summary}"
     assert summary.rounds == ROUNDS
     assert summary.acknowledged > 0
