@@ -211,7 +211,7 @@ def _command(agent: Agent, session: SessionData, text: str) -> bool:
     if name in ("/exit", "/quit", "/bye"):
         return False
     if name == "/history":
-        from praisonaiagents.session.store import get_default_session_store
+        from praisonaiagents.session.places import get_default_session_store
 
         print_messages(get_default_session_store().get_chat_history(session.session_id, user_id=session.user_id))
     elif name == "/model":

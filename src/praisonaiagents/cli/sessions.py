@@ -248,6 +248,6 @@ def _not_found(session_id: str, user: str | None) -> SessionNotFound:
 
 
 def _store() -> SessionStore:
-    from praisonaiagents.session.store import get_default_session_store
+    from praisonaiagents.session.places import get_default_session_store
 
     return get_default_session_store()

@@ -4,16 +4,22 @@
     True, "file"            the same, until long-term memory is configured
     {"session_id": "..."}   the conversation is kept in a session; `MemoryConfig` says the same with names a type checker knows
     "chat", "session", "history"    kept in a session whose id comes from the agent's name and the project's folder
-    "file:///folder"        kept in a new session at that place
+    "sqlite", "postgres", "redis"   kept in a new session in that database
+    "sqlite:///mine.db"     kept in a new session at that place
     an object               with `search` and `add`: the agent's memory
 
 `resolve` turns each into a `MemoryConfig` and refuses everything else, at once and by name: a misspelt option that is
 silently ignored is a conversation lost.
+
+What a reader would get wrong: a configuration holds no place but the one that `db` names. `backend` is looked up, and
+`PRAISONAI_DB_URL` read, when the first turn asks (`MemoryConfig.url`), so that a program may set them after it made the agent.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import re
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -23,10 +29,18 @@ import msgspec
 from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.memory.null import ForeignMemory, NullMemory
 from praisonaiagents.model.ids import check_session_id, check_user_id
-from praisonaiagents.storage.registry import check_url
+from praisonaiagents.storage.registry import BACKENDS, check_url, default_url
 
-BACKENDS = ("file", "in_memory")
-_BACKEND_NAMES = {"none": "in_memory", "memory": "in_memory", "json": "file"}
+DATABASES = ("sqlite", "redis", "postgres")
+_BACKEND_NAMES = {
+    "none": "in_memory",
+    "memory": "in_memory",
+    "json": "file",
+    "postgresql": "postgres",
+    "pg": "postgres",
+    "valkey": "redis",
+}
+_WORD = re.compile(r"[\w -]*")
 _PRESETS: dict[str, dict[str, Any]] = {
     "history": {"history": True, "history_limit": 10},
     "session": {"history": True, "history_limit": 10},
@@ -41,10 +55,11 @@ class AutoMemoryPending(UserWarning):
 class MemoryConfig(msgspec.Struct, frozen=True):
     """How an agent remembers.
 
-    backend: where sessions are kept: "file" or "in_memory".
+    backend: where sessions are kept: "file", "sqlite", "redis", "postgres" or "in_memory"; None: the default place, that is
+        `PRAISONAI_DB_URL`, else JSON files. Which server or file it is comes from the environment (`registry.default_url`).
     session_id: the session that keeps the conversation; None: it ends with the process.
     user_id: whose session it is. Two users never see each other's, also under the same session id.
-    db: a storage URL; it wins over `backend`.
+    db: a storage URL, see `storage.registry`; it wins over `backend`.
     auto_memory: extract what is worth remembering from the conversation. Accepted; nothing is extracted yet.
     history: keep the conversation in a session whose id comes from the agent's name and the project's folder.
     history_limit: with `history`, how many of the last messages the model is sent.
@@ -52,7 +67,7 @@ class MemoryConfig(msgspec.Struct, frozen=True):
     lock_timeout: how long a call waits for another process that writes to the session, in seconds.
     """
 
-    backend: str = "file"
+    backend: str | None = None
     user_id: str | None = None
     session_id: str | None = None
     auto_memory: bool = False
@@ -63,7 +78,8 @@ class MemoryConfig(msgspec.Struct, frozen=True):
     lock_timeout: float = 5.0
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "backend", _check_backend(self.backend))
+        if self.backend is not None:
+            msgspec.structs.force_setattr(self, "backend", _check_backend(self.backend))
         if self.session_id is not None:
             check_session_id(self.session_id)
         check_user_id(self.user_id)
@@ -80,13 +96,34 @@ class MemoryConfig(msgspec.Struct, frozen=True):
         if not 0 <= self.lock_timeout < math.inf:
             raise ConfigError(f"lock_timeout is a number of seconds from 0, not {self.lock_timeout}")
 
+    def url(self) -> str | None:
+        """The storage URL or path of the place where sessions are kept; None: the default place.
+
+        Looked up anew each time. Raises `ConfigError` if a variable of the environment makes no sense.
+        """
+        if self.db is not None or self.backend is None:
+            return self.db
+        if self.backend == "file" and not os.environ.get("PRAISONAI_DB_URL"):
+            return None  # they are the default place
+        return default_url(self.backend)
+
+    @property
+    def in_database(self) -> bool:
+        """True if a database was asked for, or a place by its URL: then the conversation is kept, whether or not a session
+        was named.
+        """
+        return self.db is not None or self.backend in DATABASES
+
     def to_dict(self) -> dict[str, Any]:
         """Every setting but `db`, which may hold a password."""
         return {name: getattr(self, name) for name in self.__struct_fields__ if name != "db"}
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())
-        return f"MemoryConfig({shown}, db={'...' if self.db else None})"
+        return f"MemoryConfig({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What `repr` shows, and `rich` too, which would show all fields of a struct: every setting, but not the URL."""
+        return [*self.to_dict().items(), ("db", "..." if self.db else None)]
 
 
 def resolve(memory: Any) -> tuple[MemoryConfig, Any]:
@@ -159,7 +196,10 @@ def _check_backend(backend: object) -> str:
     name = _BACKEND_NAMES.get(name, name)
     if name not in BACKENDS:
         hint = _did_you_mean([name], [*BACKENDS, *_PRESETS])
-        raise ConfigError(f"no such memory backend: {backend!r}{hint}; this version has: {', '.join(BACKENDS)}")
+        shown = repr(backend) if _WORD.fullmatch(name) else "what was given, which may hold a password"
+        raise ConfigError(
+            f"no such memory backend: {shown}{hint}; there are: {', '.join(BACKENDS)}, or a storage URL in db="
+        )
     return name
 
 
@@ -171,10 +211,12 @@ def _check_count(name: str, count: object) -> None:
 
 
 def _check_db(db: object) -> None:
-    if not isinstance(db, str):
+    if hasattr(db, "database_url") or hasattr(db, "on_user_message"):
         raise ConfigError(
             f"db= takes a storage URL in this version; adapters such as {type(db).__name__} are not served yet"
         )
+    if not isinstance(db, str):
+        raise ConfigTypeError(f"db= takes a storage URL such as 'sqlite:///sessions.db', not {type(db).__name__}")
     check_url(db)
 
 

@@ -8,17 +8,25 @@
 
 Another package adds an engine by an entry point of the group `praisonaiagents.engines`: its name is the scheme, its value a
 function `(url, **options) -> Engine`. An engine is imported when its URL is first opened, never before, so that a driver
-nobody uses costs nothing.
+nobody uses costs nothing. The engines above cannot be replaced that way.
+
+What a reader would get wrong: a URL may hold a password, so no error here quotes one, not even one that is no URL at all.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from praisonaiagents.errors import ConfigError, UnknownEngine
+from praisonaiagents.errors import ConfigError, ConfigTypeError, PraisonError, UnknownEngine
+from praisonaiagents.paths import get_data_dir, get_sessions_dir
 from praisonaiagents.storage.engine import Engine
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "praisonaiagents.engines"
 
@@ -34,6 +42,14 @@ _OPENERS = {
     "redis+cluster": "praisonaiagents.storage.redis:open_url",
     "rediss+cluster": "praisonaiagents.storage.redis:open_url",
 }
+_DRIVEN = ("sqlite", "postgresql", "postgres")  # SQLAlchemy writes them with a driver, as in `postgresql+asyncpg://`
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
+_LOGIN = re.compile(r"[^/\s]+:[^/]*@")  # as in `user:password@host/database`
+_SECRET = re.compile(r"([?&;][^=&;?]*(?:pass|secret|token|key|auth|credential)[^=&;?]*=)[^&;]*", re.IGNORECASE)
+_CLOSE = 0.8  # how much an unknown scheme must be like a known one to be taken for a slip of the pen
+
+
+# --- URLs ---
 
 
 def schemes() -> tuple[str, ...]:
@@ -42,36 +58,95 @@ def schemes() -> tuple[str, ...]:
 
 
 def scheme_of(url: str) -> str:
-    """The URL's scheme; for a plain path, that of the engine it means. Raises `ConfigError` for what is no text."""
-    if not isinstance(url, str) or not url:
-        raise ConfigError(f"a storage URL is text such as 'sqlite:///sessions.db', not {type(url).__name__}")
-    scheme, separator, _ = url.partition("://")
-    if separator:
-        return scheme.lower()
-    return "sqlite" if url == ":memory:" or url.endswith((".db", ".sqlite", ".sqlite3")) else "file"
+    """The URL's scheme in lower case; for a plain path, that of the engine it means.
+
+    Raises `ConfigError` for what is no text, and for what is neither a URL nor meant as a path.
+    """
+    return _split(url)[0]
 
 
 def check_url(url: str) -> str:
     """Return the URL's scheme if an engine serves it. Opens and imports nothing. Raises `UnknownEngine`, `ConfigError`."""
     scheme = scheme_of(url)
     if scheme not in _OPENERS and scheme not in _plugins():
-        raise UnknownEngine(scheme, schemes())
+        raise UnknownEngine(scheme, schemes(), _did_you_mean(scheme))
     return scheme
 
 
 def open_engine(url: str, **options: Any) -> Engine:
     """Open the engine for a URL. `options` are the engine's own keyword arguments. The caller closes it.
 
-    Raises `UnknownEngine` for a scheme nobody serves, `ConfigError` for a URL that makes no sense, `MissingDependency`.
+    The engine is given the URL with its scheme in lower case. Raises `UnknownEngine` for a scheme nobody serves,
+    `ConfigError` for a URL that makes no sense and for an engine of another package that does not work, `MissingDependency`.
     """
     scheme = check_url(url)
-    if scheme in _OPENERS:
-        module, _, name = _OPENERS[scheme].partition(":")
-        opener = getattr(import_module(module), name)
-    else:
-        opener = _plugins()[scheme].load()
-    engine: Engine = opener(url, **options)
+    _, is_url, rest = _split(url)
+    given = f"{scheme}://{rest}" if is_url else rest
+    if scheme not in _OPENERS:
+        return _open_plugin(scheme, given, options)
+    module, _, name = _OPENERS[scheme].partition(":")
+    engine: Engine = getattr(import_module(module), name)(given, **options)
     return engine
+
+
+def masked(url: str) -> str:
+    """The URL without passwords, to be shown. Where it is not clear where a password ends, more is masked."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    if "@" in rest and scheme.lower() not in ("file", "sqlite"):
+        login, _, place = rest.rpartition("@")
+        user, has_password, _ = login.partition(":")
+        rest = f"{user}:***@{place}" if has_password else f"{user}@{place}"
+    return _SECRET.sub(r"\1***", f"{scheme}://{rest}")
+
+
+def _split(url: str) -> tuple[str, bool, str]:
+    """(the scheme, True if it is a URL, what follows `://`); of a plain path (the scheme of its engine, False, the path)."""
+    if not isinstance(url, str):
+        raise ConfigTypeError(f"a storage URL is text such as 'sqlite:///sessions.db', not {type(url).__name__}")
+    if not url.strip():
+        raise ConfigError("a storage URL cannot be empty; one is 'sqlite:///sessions.db'")
+    scheme, is_url, rest = url.strip().partition("://")
+    if not is_url:
+        return _scheme_of_path(url), False, url
+    if not _SCHEME.fullmatch(scheme):
+        raise ConfigError("what stands before '://' in the storage URL is no scheme; one is 'sqlite:///sessions.db'")
+    return _without_driver(scheme.lower()), True, rest
+
+
+def _without_driver(scheme: str) -> str:
+    dialect, plus, _ = scheme.partition("+")
+    return dialect if plus and dialect in _DRIVEN else scheme
+
+
+def _scheme_of_path(path: str) -> str:
+    if path == ":memory:":
+        return "sqlite"
+    before, colon, _ = path.strip().partition(":")
+    if colon and _without_driver(before.lower()) in _OPENERS:
+        raise ConfigError(f"a storage URL of this kind begins with '{before.lower()}://'")
+    if _LOGIN.match(path):
+        raise ConfigError("a storage URL begins with its scheme, such as 'postgresql://'")
+    return "sqlite" if path.endswith((".db", ".sqlite", ".sqlite3")) else "file"
+
+
+def _did_you_mean(scheme: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(scheme, schemes(), n=1, cutoff=_CLOSE)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
+
+# --- where a backend keeps sessions if nobody says ---
+
+
+class _Default(NamedTuple):
+    """A URL of a scheme that is `served`, from the first of the variables `names` that holds one; else `last`."""
+
+    served: tuple[str, ...]
+    names: tuple[str, ...]
+    last: Callable[[], str]
 
 
 def default_url(backend: str) -> str:
@@ -79,46 +154,89 @@ def default_url(backend: str) -> str:
 
     `PRAISONAI_DB_URL` if it is such a URL. Else for PostgreSQL `POSTGRES_URL` or `DATABASE_URL`, for Redis `REDIS_URL`, then
     the server on this machine (for PostgreSQL, what libpq takes from `PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, ...); for
-    SQLite `sessions.db` in the data folder. Raises `ConfigError` for another name.
+    SQLite `sessions.db` in the data folder. Raises `ConfigError` for another name, or a variable that makes no sense.
     """
     if backend not in _DEFAULTS:
         raise ConfigError(f"no such backend: {backend!r}; there are: {', '.join(_DEFAULTS)}")
     served, names, last = _DEFAULTS[backend]
-    for name in ("PRAISONAI_DB_URL", *names):
-        url = os.environ.get(name)
-        if url and scheme_of(url) in served:
-            return url
-    return last()
+    urls = (env_url(name, served) for name in ("PRAISONAI_DB_URL", *names))
+    return next((url for url in urls if url), None) or last()
 
 
-def _folder() -> str:
-    from praisonaiagents.paths import get_sessions_dir
+def env_url(name: str, served: tuple[str, ...] = ()) -> str | None:
+    """The storage URL in an environment variable; None if there is none, or one whose scheme is not among `served`.
 
-    return get_sessions_dir()
+    Raises `ConfigError`, with the variable's name, for what is no URL.
+    """
+    url = os.environ.get(name, "").strip()
+    try:
+        return url if url and (not served or scheme_of(url) in served) else None
+    except ConfigError as exc:
+        raise ConfigError(f"{name}: {exc}") from None  # the text of the first one is all there is to know
 
 
 def _sqlite_file() -> str:
-    from praisonaiagents.paths import get_data_dir
-
     return os.path.join(get_data_dir(), "sessions.db")
 
 
 def _postgres_here() -> str:
-    return "postgresql://" if os.environ.get("PGHOST") or os.environ.get("PGSERVICE") else "postgresql://localhost"
+    named = any(os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"))
+    return "postgresql://" if named else "postgresql://localhost"
 
 
+_POSTGRES_SCHEMES = ("postgresql", "postgres")
 _REDIS_SCHEMES = tuple(scheme for scheme, opener in _OPENERS.items() if ".redis:" in opener)
 _DEFAULTS = {
-    "file": (("file",), (), _folder),
-    "in_memory": (("memory",), (), lambda: "memory://"),
-    "sqlite": (("sqlite",), (), _sqlite_file),
-    "postgres": (("postgresql", "postgres"), ("POSTGRES_URL", "DATABASE_URL"), _postgres_here),
-    "redis": (_REDIS_SCHEMES, ("REDIS_URL",), lambda: "redis://localhost:6379"),
+    "file": _Default(("file",), (), get_sessions_dir),
+    "in_memory": _Default(("memory",), (), lambda: "memory://"),
+    "sqlite": _Default(("sqlite",), (), _sqlite_file),
+    "postgres": _Default(_POSTGRES_SCHEMES, ("POSTGRES_URL", "DATABASE_URL"), _postgres_here),
+    "redis": _Default(_REDIS_SCHEMES, ("REDIS_URL",), lambda: "redis://localhost:6379"),
 }
 BACKENDS = tuple(_DEFAULTS)
 
 
-def _plugins() -> dict[str, Any]:
+# --- engines of other packages ---
+
+
+def _plugins() -> dict[str, list[EntryPoint]]:
+    """The entry points of each scheme that other packages serve."""
     from importlib.metadata import entry_points
 
-    return {found.name: found for found in entry_points(group=ENTRY_POINTS)}
+    found: dict[str, list[EntryPoint]] = {}
+    for plugin in entry_points(group=ENTRY_POINTS):
+        found.setdefault(plugin.name.lower(), []).append(plugin)
+    return found
+
+
+def _open_plugin(scheme: str, url: str, options: dict[str, Any]) -> Engine:
+    plugin, *others = _plugins()[scheme]
+    if others:
+        packages = " and ".join(_package(found) for found in (plugin, *others))
+        raise ConfigError(f"{packages} both serve {scheme!r}: uninstall all but one")
+    engine = _loaded(plugin)(url, **options)
+    missing = [name for name in vars(Engine) if not name.startswith("_") and not hasattr(engine, name)]
+    if missing:
+        raise ConfigError(f"{_described(plugin)} made no engine: it lacks {', '.join(missing)}")
+    found: Engine = engine
+    return found
+
+
+def _loaded(plugin: EntryPoint) -> Callable[..., Any]:
+    try:
+        opener: Callable[..., Any] = plugin.load()
+    except PraisonError:
+        raise
+    except Exception as exc:
+        raise ConfigError(f"{_described(plugin)} cannot be loaded: {type(exc).__name__}: {exc}") from exc
+    if not callable(opener):
+        raise ConfigError(f"{_described(plugin)} is no function that opens one")
+    return opener
+
+
+def _described(plugin: EntryPoint) -> str:
+    return f"the engine {plugin.name!r} of {_package(plugin)} ({plugin.value})"
+
+
+def _package(plugin: EntryPoint) -> str:
+    return f"{plugin.dist.name} {plugin.dist.version}" if plugin.dist else "an unnamed package"
