@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import results
 from benchmarks.appends import append_cost, durable_append_cost
+from benchmarks.databases import postgres_cost, redis_cost, sqlite_cost
 from benchmarks.listings import list_cost
 from benchmarks.machine import describe
 from benchmarks.peers import peers_cost
@@ -25,6 +26,9 @@ CASES: dict[str, Callable[[Settings], Iterable[results.Result]]] = {
     "import": import_cost,
     "cli": command_cost,
     "cold": cold_append_cost,
+    "sqlite": sqlite_cost,
+    "postgres": postgres_cost,
+    "redis": redis_cost,
     "peers": peers_cost,
 }
 

@@ -17,7 +17,7 @@ from praisonaiagents.storage.jsonfile import JsonFileEngine
 @contextmanager
 def counted_closes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[JsonFileEngine]]:
     closed: list[JsonFileEngine] = []
-    monkeypatch.setattr(JsonFileEngine, "close", closed.append)
+    monkeypatch.setattr(JsonFileEngine, "close", lambda engine: closed.append(engine))
     yield closed
 
 
