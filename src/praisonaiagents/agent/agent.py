@@ -302,7 +302,7 @@ class Agent:
     def _generated_session_id(self) -> str | None:
         if self._config.history:
             return history_session_id(self.name or "agent")
-        return new_session_id(self.name or "agent") if self._config.db or self._store else None
+        return new_session_id(self.name or "agent") if self._config.in_database or self._store else None
 
     def _library_tools(self) -> Any:
         from praisonaiagents.agent.tools import library_tool

@@ -90,11 +90,13 @@ def open_engine(url: str, **options: Any) -> Engine:
 
 
 def masked(url: str) -> str:
-    """The URL without passwords, to be shown. Where it is not clear where a password ends, more is masked."""
+    """The URL without passwords, to be shown. Where it is not clear where a password ends, everything is masked."""
     scheme, separator, rest = url.partition("://")
-    if not separator:
+    if not separator or scheme.lower() == "file":
         return url
-    if "@" in rest and scheme.lower() not in ("file", "sqlite"):
+    if "@" in rest and not scheme.lower().startswith("sqlite"):
+        if "@" in rest.partition("?")[2]:
+            return f"{scheme}://***"
         login, _, place = rest.rpartition("@")
         user, has_password, _ = login.partition(":")
         rest = f"{user}:***@{place}" if has_password else f"{user}@{place}"
