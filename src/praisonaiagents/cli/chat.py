@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import click
 
 from praisonaiagents.cli.output import (
+    SignOfLife,
     is_dumb,
     is_terminal,
     print_json,
@@ -32,6 +33,7 @@ from praisonaiagents.cli.output import (
     safe,
     wants_json,
 )
+from praisonaiagents.cli.place import command, store
 from praisonaiagents.errors import PraisonError
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 _INSTRUCTIONS = "You are a helpful assistant."
 _SHOWN = 20
 _SHOWN_OF_ONE = 4000  # characters
-_FRAME_S = 0.1
 _HELP = """\
 Enter sends, Alt-Enter starts a new line, Up brings back what you said.
 Ctrl-C stops an answer, Ctrl-D leaves; the session stays.
@@ -86,6 +87,7 @@ def _agent(session: SessionData) -> Agent:
         llm=session.metadata.get("model"),
         session_id=session.session_id or None,
         user_id=session.user_id,
+        session_store=store() if session.session_id else None,
     )
 
 
@@ -211,9 +213,7 @@ def _command(agent: Agent, session: SessionData, text: str) -> bool:
     if name in ("/exit", "/quit", "/bye"):
         return False
     if name == "/history":
-        from praisonaiagents.session.places import get_default_session_store
-
-        print_messages(get_default_session_store().get_chat_history(session.session_id, user_id=session.user_id))
+        print_messages(store().get_chat_history(session.session_id, user_id=session.user_id))
     elif name == "/model":
         click.echo(agent.model_name)
     else:
@@ -264,35 +264,12 @@ def _after(loading: threading.Thread, pieces: Iterator[str]) -> Iterator[str]:
 def _print_pieces(pieces: Iterator[str]) -> None:
     """Print an answer as it comes, with a moving sign of life until there is something to print."""
     if is_terminal(sys.stdout) and not is_dumb():
-        with _SignOfLife():
+        with SignOfLife("thinking"):
             first = next(pieces, "")
         pieces = itertools.chain([first], pieces)
     for piece in pieces:
         put(piece, end=False)
     click.echo()
-
-
-class _SignOfLife:
-    """Something that moves while the model thinks. It leaves the line as it found it: empty."""
-
-    _MARKS = "|/-\\"
-    _TEXT = " thinking"
-
-    def __enter__(self) -> None:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._move, daemon=True)
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _move(self) -> None:
-        for mark in itertools.cycle(self._MARKS):
-            click.echo(f"\r{mark}{self._TEXT}", nl=False)
-            if self._over.wait(_FRAME_S):
-                break
-        click.echo(f"\r{' ' * (1 + len(self._TEXT))}\r", nl=False)
 
 
 def _state(session: SessionData, *, new: bool) -> str:
@@ -309,4 +286,4 @@ def _how_to_resume(session: SessionData) -> str:
 
     user = "" if session.user_id == DEFAULT_USER else f" --user {quote(session.user_id)}"
     dashes = " --" if session.session_id.startswith("-") else ""
-    return f"praisonai session resume{user}{dashes} {quote(session.session_id)}"
+    return command("session resume", after=f"{user}{dashes} {quote(session.session_id)}")

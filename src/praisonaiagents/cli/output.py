@@ -6,8 +6,10 @@ terminal shows or reverse the order it is read in. So nothing that was said goes
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO, TypeVar
 
@@ -22,6 +24,7 @@ _WANTS_JSON = "praisonaiagents.json"
 _NUMBER = "Messages"
 _LONGEST_CELL = 30
 _GAP = "  "
+_FRAME_S = 0.1
 _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _UNSAFE = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), *_BIDI) if chr(code) not in "\n\t"}
 
@@ -184,3 +187,31 @@ def _terminal_width() -> int:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except OSError:
         return 80
+
+
+# --- waiting ---
+
+
+class SignOfLife:
+    """Something that moves on the last line of the terminal while there is nothing to show yet. It leaves the line empty."""
+
+    _MARKS = "|/-\\"
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._move, daemon=True)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _move(self) -> None:
+        for mark in itertools.cycle(self._MARKS):
+            click.echo(f"\r{mark} {self._doing}", nl=False)
+            if self._over.wait(_FRAME_S):
+                break
+        click.echo(f"\r{' ' * (2 + len(self._doing))}\r", nl=False)

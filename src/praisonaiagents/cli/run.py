@@ -7,6 +7,7 @@ import sys
 import click
 
 from praisonaiagents.cli.output import is_terminal, json_option
+from praisonaiagents.cli.place import db_option, given
 from praisonaiagents.cli.sessions import (
     complete_session_id,
     instructions_option,
@@ -29,6 +30,7 @@ from praisonaiagents.cli.sessions import (
 @instructions_option
 @llm_option
 @user_option
+@db_option
 @json_option
 def run(
     prompt: str | None, session_id: str | None, instructions: str | None, llm: str | None, user: str | None
@@ -49,6 +51,8 @@ def run(
     if session_id is not None:
         one_turn(open_session(session_id, user, llm=llm, instructions=instructions), prompt)
         return
-    given = {"model": llm, "instructions": instructions}
-    metadata = {name: value for name, value in given.items() if value}
+    if given() is not None:
+        raise click.UsageError("--db needs --session: without one, nothing is kept")
+    settings = {"model": llm, "instructions": instructions}
+    metadata = {name: value for name, value in settings.items() if value}
     one_turn(SessionData("", user or "", metadata=metadata), prompt)

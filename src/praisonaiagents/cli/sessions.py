@@ -1,4 +1,4 @@
-"""`praisonai session`: list, start, resume, show and delete."""
+"""`praisonai session`: list, start, resume, show, delete and search."""
 
 from __future__ import annotations
 
@@ -17,25 +17,34 @@ from praisonaiagents.cli.output import (
     print_table,
     wants_json,
 )
-from praisonaiagents.errors import PraisonError, SessionNotFound
+from praisonaiagents.cli.place import command, db_option, given, open_place, store, within
+from praisonaiagents.errors import SessionNotFound
 
 if TYPE_CHECKING:
     from praisonaiagents.session.data import SessionData
-    from praisonaiagents.session.store import SessionStore
 
 _RECENT = 20
 _COMPLETED = 200
+_PATIENCE_S = 2.0  # how long a Tab key may wait for a server
 _SHELL_SYNTAX = frozenset(" '\"\\$`!*?[](){}<>|&;#~")
 
 
 def complete_session_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The newest session ids that start with what was typed. Ids that a shell would take apart are left out."""
-    try:
-        rows = _store().list_sessions(_COMPLETED, user_id=ctx.params.get("user"))
-    except PraisonError:
-        return []  # a line being typed is no place for an error
-    ids = (row["session_id"] for row in rows)
+    """The newest session ids that start with what was typed. Ids that a shell would take apart are left out.
+
+    A line being typed is no place for an error, nor for a long wait.
+    """
+    ids = within(_PATIENCE_S, lambda: _newest_ids(ctx)) or []
     return [found for found in ids if found.startswith(incomplete) and _is_one_word(found)]
+
+
+def _newest_ids(ctx: click.Context) -> list[str]:
+    opened = open_place(ctx)
+    try:
+        return [row["session_id"] for row in opened.list_sessions(_COMPLETED, user_id=ctx.params.get("user"))]
+    finally:
+        if given(ctx):
+            opened.close()
 
 
 session_id_argument = click.argument("session_id", shell_complete=complete_session_id)
@@ -47,10 +56,11 @@ instructions_option = click.option("--instructions", metavar="TEXT", help="What 
 
 
 @click.group(cls=Group, invoke_without_command=True)
+@db_option
 @json_option
 @click.pass_context
 def session(ctx: click.Context) -> None:
-    """Conversations that are kept: list, start, resume, show, delete."""
+    """Conversations that are kept: list, start, resume, show, delete, search."""
     help_if_alone(ctx, session)
 
 
@@ -61,14 +71,15 @@ def session(ctx: click.Context) -> None:
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--all-users", is_flag=True, help="Everybody's.")
 @user_option
+@db_option
 @json_option
 def list_sessions(limit: int, everything: bool, all_users: bool, user: str | None) -> None:
     """List sessions, the one changed last first."""
-    rows = _store().list_sessions(None if everything else limit, user_id=user, all_users=all_users)
+    rows = store().list_sessions(None if everything else limit, user_id=user, all_users=all_users)
     if wants_json():
         print_json({"sessions": rows})
     elif not rows:
-        click.echo("No sessions found. Start one: praisonai session start my-session", err=True)
+        click.echo(f"No sessions found. Start one: {command('session start', after=' my-session')}", err=True)
     else:
         columns = ["ID", *(["User"] if all_users else []), "Title", "Agent", "Messages", "Updated"]
         print_table(columns, [_row(row, all_users) for row in rows])
@@ -79,6 +90,7 @@ def list_sessions(limit: int, everything: bool, all_users: bool, user: str | Non
 @instructions_option
 @llm_option
 @user_option
+@db_option
 @json_option
 def start(session_id: str | None, instructions: str | None, llm: str | None, user: str | None) -> None:
     """Start a conversation, or go on with it if it is there. Without an ID, one is made.
@@ -91,7 +103,7 @@ def start(session_id: str | None, instructions: str | None, llm: str | None, use
         from praisonaiagents.session.workspace import new_session_id
 
         session_id = new_session_id("Assistant")
-    new = not _store().session_exists(session_id, user_id=user or "")
+    new = not store().session_exists(session_id, user_id=user or "")
     converse(open_session(session_id, user, llm=llm, instructions=instructions), new=new)
 
 
@@ -100,6 +112,7 @@ def start(session_id: str | None, instructions: str | None, llm: str | None, use
 @click.argument("prompt", required=False)
 @llm_option
 @user_option
+@db_option
 @json_option
 def resume(session_id: str, prompt: str | None, llm: str | None, user: str | None) -> None:
     """Go on with a conversation. With PROMPT, for one turn only."""
@@ -120,6 +133,7 @@ def resume(session_id: str, prompt: str | None, llm: str | None, user: str | Non
     "--messages", "-n", type=click.IntRange(min=0), default=_RECENT, show_default=True, help="How many of the last."
 )
 @user_option
+@db_option
 @json_option
 def show(session_id: str, messages: int, user: str | None) -> None:
     """Show what a session is and its last messages."""
@@ -151,16 +165,16 @@ def show(session_id: str, messages: int, user: str | None) -> None:
 @session_id_argument
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @user_option
+@db_option
 @json_option
 def delete(session_id: str, yes: bool, user: str | None) -> None:
     """Delete a session and all its messages, for good."""
-    store = _store()
-    if not store.session_exists(session_id, user_id=user or ""):
+    if not store().session_exists(session_id, user_id=user or ""):
         raise _not_found(session_id, user)
     if not yes and not _confirmed(session_id):
         click.echo("Cancelled")
         return
-    if not store.delete_session(session_id, user_id=user):
+    if not store().delete_session(session_id, user_id=user):
         raise _not_found(session_id, user)  # somebody else was faster
     if wants_json():
         print_json({"deleted": True, "session_id": session_id})
@@ -170,10 +184,9 @@ def delete(session_id: str, yes: bool, user: str | None) -> None:
 
 def find(session_id: str, user: str | None) -> SessionData:
     """The session, or an error that names similar ones."""
-    store = _store()
-    if not store.session_exists(session_id, user_id=user):
+    if not store().session_exists(session_id, user_id=user):
         raise _not_found(session_id, user)
-    return store.get_session(session_id, user_id=user)
+    return store().get_session(session_id, user_id=user)
 
 
 def open_session(
@@ -184,11 +197,10 @@ def open_session(
         from praisonaiagents.agent.models import choose_model
 
         choose_model(llm)
-    store = _store()
-    store.open_session(session_id, user_id=user, agent_name="Assistant")
+    store().open_session(session_id, user_id=user, agent_name="Assistant")
     if llm or instructions:
-        store.update_session_metadata(session_id, user_id=user, model=llm, instructions=instructions)
-    return store.get_session(session_id, user_id=user or "")
+        store().update_session_metadata(session_id, user_id=user, model=llm, instructions=instructions)
+    return store().get_session(session_id, user_id=user or "")
 
 
 def as_json(found: SessionData) -> dict[str, Any]:
@@ -236,18 +248,11 @@ def _confirmed(session_id: str) -> bool:
 def _not_found(session_id: str, user: str | None) -> SessionNotFound:
     import difflib
 
-    store = _store()
-    ids = [row["session_id"] for row in store.list_sessions(_COMPLETED, user_id=user)]
+    ids = [row["session_id"] for row in store().list_sessions(_COMPLETED, user_id=user)]
     error = SessionNotFound(session_id, user, tuple(difflib.get_close_matches(session_id, ids, n=2)))
-    owners = [] if user else store.engine.owners(session_id)
+    owners = [] if user else store().engine.owners(session_id)
     if owners:
         error.args = (f"{error}; user {' and '.join(map(repr, owners))} has one: say --user",)
     elif not error.similar:
-        error.args = (f"{error}; praisonai session list shows what there is",)
+        error.args = (f"{error}; {command('session list')} shows what there is",)
     return error
-
-
-def _store() -> SessionStore:
-    from praisonaiagents.session.places import get_default_session_store
-
-    return get_default_session_store()
