@@ -105,6 +105,15 @@ def bold(text: str) -> str:
     return text if plain else click.style(text, bold=True)
 
 
+def when(iso: str) -> str:
+    """A time of a session: by the clock on the wall for people, as it is stored for programs."""
+    if not iso or not is_terminal(sys.stdout):
+        return iso or "-"
+    from datetime import datetime
+
+    return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"
+
+
 def print_details(details: Sequence[tuple[str, str]]) -> None:
     """Names and values, a line each."""
     width = max(len(name) for name, _ in details)

@@ -16,6 +16,7 @@ from praisonaiagents.cli.output import (
     print_messages,
     print_table,
     wants_json,
+    when,
 )
 from praisonaiagents.cli.place import command, db_option, given, open_place, store, within
 from praisonaiagents.errors import SessionNotFound
@@ -149,8 +150,8 @@ def show(session_id: str, messages: int, user: str | None) -> None:
             ("Title", found.metadata.get("title") or "-"),
             ("Agent", found.agent_name or "-"),
             ("Model", found.model() or "-"),
-            ("Created", _when(found.created_at)),
-            ("Updated", _when(found.updated_at)),
+            ("Created", when(found.created_at)),
+            ("Updated", when(found.updated_at)),
             ("Messages", str(len(found.messages))),
             ("Tokens", f"{usage['input_tokens']:,} in / {usage['output_tokens']:,} out"),
         ]
@@ -180,6 +181,28 @@ def delete(session_id: str, yes: bool, user: str | None) -> None:
         print_json({"deleted": True, "session_id": session_id})
     else:
         click.echo(f"Deleted session: {session_id}")
+
+
+@session.command()
+@click.argument("query", nargs=-1, required=True)
+@click.option("--limit", "-n", type=click.IntRange(min=1), default=10, show_default=True, help="How many, best first.")
+@click.option("--all-users", is_flag=True, help="In everybody's.")
+@user_option
+@db_option
+@json_option
+def search(query: tuple[str, ...], limit: int, all_users: bool, user: str | None) -> None:
+    """Find messages that hold all words of QUERY. 'pizz*' finds every word that begins so.
+
+    Case and accents do not matter.
+    """
+    from praisonaiagents.cli.search import print_hits
+    from praisonaiagents.model.search import parse
+
+    terms = parse(" ".join(query))
+    if not terms:
+        raise click.UsageError("there is nothing to search for: no letter and no digit")
+    hits = store().search(" ".join(query), user_id=user, all_users=all_users, limit=limit)
+    print_hits(hits, terms, with_user=all_users)
 
 
 def find(session_id: str, user: str | None) -> SessionData:
@@ -226,17 +249,8 @@ def _is_one_word(session_id: str) -> bool:
 
 
 def _row(row: dict[str, Any], with_user: bool) -> list[str]:
-    shown = [row["title"] or "-", row["agent_name"] or "-", str(row["message_count"]), _when(row["updated_at"])]
+    shown = [row["title"] or "-", row["agent_name"] or "-", str(row["message_count"]), when(row["updated_at"])]
     return [row["session_id"], *([row["user_id"]] if with_user else []), *shown]
-
-
-def _when(iso: str) -> str:
-    """A time of a session: by the clock on the wall for people, as it is stored for programs."""
-    if not iso or not is_terminal(sys.stdout):
-        return iso or "-"
-    from datetime import datetime
-
-    return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _confirmed(session_id: str) -> bool:

@@ -71,7 +71,7 @@ def parse(text: str) -> Query:
 
 def snippet(text: str, query: Query, size: int = _SNIPPET) -> str:
     """The part of a text around its first match, on one line, at most `size` characters and an ellipsis at a cut end."""
-    place = next((start for start, found in _places(text) if _is_term(found, query)), 0)
+    place = next((start for start, _ in spans(text, query)), 0)
     start = max(0, place - size // 4)
     if start:
         space = text.find(" ", start, place)
@@ -79,6 +79,11 @@ def snippet(text: str, query: Query, size: int = _SNIPPET) -> str:
     cut = text[start : start + size]
     line = " ".join(cut.split())
     return ("…" if start else "") + line + ("…" if start + size < len(text) else "")
+
+
+def spans(text: str, query: Query) -> Iterator[tuple[int, int]]:
+    """(from, to) of every place in a text where a term of the query stands, in order. They may overlap."""
+    return ((start, start + len(found)) for start, found in _places(text) if _is_term(found, query))
 
 
 def _is_term(found: str, query: Query) -> bool:
