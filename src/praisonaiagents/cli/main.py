@@ -21,6 +21,7 @@ from praisonaiagents.errors import PraisonError
 _COMMANDS = {
     "session": "praisonaiagents.cli.sessions:session",
     "run": "praisonaiagents.cli.run:run",
+    "doctor": "praisonaiagents.cli.doctor:doctor",
     "completion": "praisonaiagents.cli.completion:completion",
 }
 

@@ -160,9 +160,18 @@ def default_url(backend: str) -> str:
     """
     if backend not in _DEFAULTS:
         raise ConfigError(f"no such backend: {backend!r}; there are: {', '.join(_DEFAULTS)}")
+    found = configured(backend)
+    return found[1] if found else _DEFAULTS[backend].last()
+
+
+def configured(backend: str) -> tuple[str, str] | None:
+    """(variable, URL): what the environment says about a backend, as `default_url` reads it; None if it says nothing."""
     served, names, last = _DEFAULTS[backend]
-    urls = (env_url(name, served) for name in ("PRAISONAI_DB_URL", *names))
-    return next((url for url in urls if url), None) or last()
+    for name in ("PRAISONAI_DB_URL", *names):
+        if url := env_url(name, served):
+            return name, url
+    libpq = next((name for name in _LIBPQ_PLACES if backend == "postgres" and os.environ.get(name)), None)
+    return (libpq, last()) if libpq else None
 
 
 def env_url(name: str, served: tuple[str, ...] = ()) -> str | None:
@@ -182,10 +191,10 @@ def _sqlite_file() -> str:
 
 
 def _postgres_here() -> str:
-    named = any(os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"))
-    return "postgresql://" if named else "postgresql://localhost"
+    return "postgresql://" if any(os.environ.get(name) for name in _LIBPQ_PLACES) else "postgresql://localhost"
 
 
+_LIBPQ_PLACES = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
 _POSTGRES_SCHEMES = ("postgresql", "postgres")
 _REDIS_SCHEMES = tuple(scheme for scheme, opener in _OPENERS.items() if ".redis:" in opener)
 _DEFAULTS = {
