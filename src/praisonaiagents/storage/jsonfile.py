@@ -36,6 +36,7 @@ import msgspec
 from praisonaiagents.errors import (
     ConfigError,
     Conflict,
+    InvalidId,
     SessionDamage,
     SessionExists,
     SessionNotFound,
@@ -43,10 +44,11 @@ from praisonaiagents.errors import (
     StorageFull,
 )
 from praisonaiagents.model.ids import DEFAULT_USER, file_stem, id_of_stem, reference_stem, twin_stem
-from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message
-from praisonaiagents.model.record import Key, Record, check_record, patched
+from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, encode
+from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
+from praisonaiagents.model.search import Query
 from praisonaiagents.storage import jsonlayout as layout
-from praisonaiagents.storage.engine import Appended, Batch, Page, Slice, batch
+from praisonaiagents.storage.engine import Appended, Batch, Found, Page, Slice, batch
 from praisonaiagents.storage.filelock import (
     Deadline,
     Opened,
@@ -56,6 +58,8 @@ from praisonaiagents.storage.filelock import (
     open_unlocked,
     release,
 )
+from praisonaiagents.storage.jsonload import Loaded
+from praisonaiagents.storage.scan import scan
 from praisonaiagents.storage.sessionfile import (
     SessionFile,
     footer_of,
@@ -84,6 +88,8 @@ class JsonFileEngine:
     max_message_bytes: the largest message, in bytes of JSON.
     durability: "process" (a crash loses nothing) or "full" (a power loss neither).
     """
+
+    concurrency = 4
 
     def __init__(
         self,
@@ -177,14 +183,18 @@ class JsonFileEngine:
             loaded = self._load(file)
             if expected_revision is not None and expected_revision != loaded.record.revision:
                 raise Conflict("revision of the session", expected_revision, loaded.record.revision)
-            return self._rewrite(file, patched(loaded.record, dict(patch), oldest=loaded.first), loaded.first, loaded.messages)
+            patch = _now_in(loaded, patch)
+            record = patched(loaded.record, patch, oldest=loaded.first)
+            if "head" not in patch:
+                return self._rewrite(file, loaded, record, loaded.first, loaded.messages)
+            return self._rewrite(file, loaded, _in_new_log(record), record.start, loaded.history(patch["head"]))
 
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
         lines = list(batch(messages, self._max_message_bytes).lines.values())
         with self._writing(key) as file:
             loaded = self._load(file)
             cleared = patched(loaded.record, {"start": loaded.record.length}, oldest=loaded.first)
-            return self._rewrite(file, cleared, cleared.start, lines)
+            return self._rewrite(file, loaded, _in_new_log(cleared), cleared.start, lines)
 
     def drop(self, key: Key) -> int:
         with self._writing(key) as file:
@@ -193,8 +203,41 @@ class JsonFileEngine:
             if loaded.first == record.start:
                 return 0
             kept = loaded.messages[record.start - loaded.first :]
-            self._rewrite(file, record, record.start, kept, touch=False)
-            return file.size - os.stat(file.path).st_size
+            self._rewrite(file, loaded, record, record.start, kept, touch=False)
+            archived = loaded.history(Pin(record.log, loaded.first, record.start))
+            held = loaded.held(record, record.start).get(record.log, {})
+            return sum(len(encode(m)) for number, m in enumerate(archived, loaded.first) if number not in held)
+
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        """Copies the messages, because a file refers to no other: the cost grows with their number."""
+        check_record(record)
+        loaded = self._whole(key)
+        if loaded is None:
+            raise SessionNotFound(key.session_id, key.user_id)
+        if record.user_id != key.user_id:
+            raise InvalidId("a fork belongs to the user of the session it comes from")
+        at = loaded.now(at) if at else loaded.record.head
+        check_reachable(loaded.record, at, oldest=loaded.first)
+        with self._making(record.key):
+            made = None if self.get(record.key) else self._create(record, at.start, loaded.history(at))
+        if made is None:
+            raise SessionExists(record.session_id, record.user_id)
+        return made
+
+    def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
+        """Looks at the newest messages of the newest sessions first; there is no index."""
+        return scan(self, user_id, query, limit=limit)
+
+    def describe(self) -> dict[str, str]:
+        return {
+            "engine": f"JSON files, format {layout.FORMAT}",
+            "place": self.folder,
+            "schema": f"one file a session, format 1, or {layout.FORMAT} where it has pins",
+            "durability": "what a call stored survives a crash of the process"
+            + (
+                " and a loss of power" if self._sync else "; a loss of power may cost what the disk had not written yet"
+            ),
+        }
 
     def delete(self, key: Key) -> bool:
         deleted = False
@@ -341,8 +384,14 @@ class JsonFileEngine:
 
     # Reading
 
+    def _whole(self, key: Key) -> Loaded | None:
+        """The whole file; None if there is none."""
+        with self._reading(key, open_for_reading) as file:
+            loaded = load(file) if file else None
+        return self._mended(key, loaded) if loaded and loaded.damage else loaded
+
     def _look_again(
-        self, key: Key, look: Callable[[SessionFile], _T | None], look_at: Callable[[layout.Loaded], _T]
+        self, key: Key, look: Callable[[SessionFile], _T | None], look_at: Callable[[Loaded], _T]
     ) -> _T | None:
         """Look at a file that was not whole a moment ago. Where it still is not, mend it if we may."""
         with self._reading(key, open_for_reading) as file:
@@ -354,14 +403,14 @@ class JsonFileEngine:
             loaded = load(file)
         return look_at(self._mended(key, loaded))
 
-    def _mended(self, key: Key, loaded: layout.Loaded) -> layout.Loaded:
+    def _mended(self, key: Key, loaded: Loaded) -> Loaded:
         """Write a file anew that is not whole; return what is in it."""
         path, aside, what = self._path(key), None, ""
         try:
             with self._writing(key) as file:
                 loaded = load(file)
                 path, aside = file.path, self._set_aside(file, loaded.damage)
-                self._rewrite(file, loaded.record, loaded.first, loaded.messages, touch=False)
+                self._rewrite(file, loaded, loaded.record, loaded.first, loaded.messages, touch=False)
         except SessionNotFound:
             return loaded
         except StorageError as exc:
@@ -370,7 +419,7 @@ class JsonFileEngine:
             self._report(path, aside, loaded, what)
         return loaded
 
-    def _report(self, path: str, aside: str | None, loaded: layout.Loaded, what: str = "") -> None:
+    def _report(self, path: str, aside: str | None, loaded: Loaded, what: str = "") -> None:
         what = f"{sum(map(len, loaded.damage)):,} bytes could not be read{what}"
         warnings.warn(SessionDamage(path, aside, len(loaded.messages), what), stacklevel=5)
 
@@ -388,11 +437,18 @@ class JsonFileEngine:
             finally:
                 release(lock_fd)
 
-    def _create(self, record: Record) -> Record | None:
+    def _create(self, record: Record, start: int = 0, messages: Sequence[Message] = ()) -> Record | None:
         """Put a new, whole file where there is none. None if somebody without our lock did so at the same time."""
         now = _now()
         new = msgspec.structs.replace(
-            record, created_at=round(record.created_at, 6) or now, revision=0, start=0, length=0, updated_at=now
+            record,
+            created_at=round(record.created_at, 6) or now,
+            revision=0,
+            start=start,
+            length=start + len(messages),
+            updated_at=now,
+            log=layout.first_log(now),
+            pins={},
         )
         path = self._path(record.key)
         if os.path.lexists(path):
@@ -401,7 +457,7 @@ class JsonFileEngine:
             path = self._twin_path(record.key)
         temporary = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
         try:
-            self._write_new(temporary, layout.render(new, 0, []), now)
+            self._write_new(temporary, layout.render(new, start, messages, {}), now)
             os.link(temporary, path)
         except FileExistsError:
             return None
@@ -413,8 +469,8 @@ class JsonFileEngine:
     def _append_mending(self, file: SessionFile, given: Batch, expected_length: int | None) -> Appended:
         """Append to a file that is not in our layout or not whole, by writing it anew."""
         loaded = self._load(file)
-        new = _new_lines(file, given, loaded.record.length, expected_length)
-        record = self._rewrite(file, loaded.record, loaded.first, [*loaded.messages, *new])
+        new = _new_lines(file, given, loaded.record.length, expected_length, loaded)
+        record = self._rewrite(file, loaded, loaded.record, loaded.first, [*loaded.messages, *new])
         return Appended(record.start, record.length, given.ids)
 
     def _add_lines(self, file: SessionFile, footer: layout.Footer, lines: list[bytes]) -> None:
@@ -433,7 +489,7 @@ class JsonFileEngine:
             raise
         set_time(file.fd, now)
 
-    def _load(self, file: SessionFile) -> layout.Loaded:
+    def _load(self, file: SessionFile) -> Loaded:
         """The whole file, in order to rewrite it. What cannot be read is set aside and reported."""
         loaded = load(file)
         if loaded.damage:
@@ -453,13 +509,21 @@ class JsonFileEngine:
         return path
 
     def _rewrite(
-        self, file: SessionFile, record: Record, first: int, messages: Sequence[Message | bytes], *, touch: bool = True
+        self,
+        file: SessionFile,
+        loaded: Loaded,
+        record: Record,
+        first: int,
+        messages: Sequence[Message | bytes],
+        *,
+        touch: bool = True,
     ) -> Record:
-        """Put a new file in the place of the old one; return its record."""
+        """Put a new file in the place of the one that was `loaded`; return its record."""
         updated_at = _now() if touch else record.updated_at
         record = msgspec.structs.replace(record, length=first + len(messages), updated_at=updated_at)
+        data = layout.render(record, first, messages, loaded.held(record, first))
         temporary = f"{file.path}.tmp"
-        self._write_new(temporary, layout.render(record, first, messages), updated_at, mode_of(file.fd))
+        self._write_new(temporary, data, updated_at, mode_of(file.fd))
         os.replace(temporary, file.path)
         self._sync_folder(file.path)
         return record
@@ -511,12 +575,28 @@ def open_url(url: str, **options: Any) -> JsonFileEngine:
     return JsonFileEngine(unquote(parts.path) if parts.scheme else url, **options)
 
 
-def _new_lines(file: SessionFile, given: Batch, length: int, expected_length: int | None) -> list[bytes]:
+def _new_lines(
+    file: SessionFile, given: Batch, length: int, expected_length: int | None, loaded: Loaded | None = None
+) -> list[bytes]:
     """The lines of a batch that the file does not hold yet. Raises `Conflict`, `MessageIdConflict`."""
-    new = not_stored(file, given) if given.given else given.lines
+    new = not_stored(file, given, loaded) if given.given else list(given.lines.values())
     if new and expected_length is not None and expected_length != length:
         raise Conflict("length of the history", expected_length, length)
-    return list(new.values())
+    return new
+
+
+def _now_in(loaded: Loaded, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The patch, with pins as they are now. The caller has them from a header that knew of no damage."""
+    now = dict(patch)
+    if type(now.get("head")) is Pin:
+        now["head"] = loaded.now(now["head"])
+    if type(now.get("pins")) is dict:
+        now["pins"] = {name: loaded.now(pin) if type(pin) is Pin else pin for name, pin in now["pins"].items()}
+    return now
+
+
+def _in_new_log(record: Record) -> Record:
+    return msgspec.structs.replace(record, log=os.urandom(6).hex())
 
 
 def _now() -> float:

@@ -2,23 +2,24 @@
 `write_at` and `set_time` at the end.
 
 What a reader would get wrong: nothing here may assume that the file is in our layout or whole. A function that finds it is
-not says None, and the engine then reads the file as `jsonlayout.load` does: slowly, and forgiving.
+not says None, and the engine then reads the file as `jsonload.load` does: slowly, and forgiving.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
 from praisonaiagents.errors import MessageIdConflict, NewerFormat, NotASessionFile
-from praisonaiagents.model.message import decode
+from praisonaiagents.model.message import decode, encode
 from praisonaiagents.model.record import Key, Record
 from praisonaiagents.storage import jsonlayout as layout
+from praisonaiagents.storage import jsonload
 from praisonaiagents.storage.engine import Batch, Slice, clip, same
 from praisonaiagents.storage.filelock import Opened
 
@@ -34,7 +35,7 @@ class SessionFile(NamedTuple):
     key: Key
     head: layout.Head | None
     """None for a file that is not in our layout; `loaded` holds it then."""
-    loaded: layout.Loaded | None = None
+    loaded: jsonload.Loaded | None = None
 
     @property
     def fd(self) -> int:
@@ -60,7 +61,7 @@ def identify(path: str, opened: Opened, named: Key | None, fits: Callable[[str, 
         loaded = None if key is not None else _load_foreign(opened, named)
     except layout.TooNew as exc:
         raise NewerFormat(f"{path} has {exc}", path) from exc
-    except layout.Unreadable as exc:
+    except jsonload.Unreadable as exc:
         raise NotASessionFile(f"{path}: {exc}; it was left alone, move it away to use this session id", path) from exc
     key = loaded.record.key if loaded else key
     if key is None or (key != named and not fits(path, key)):
@@ -70,20 +71,21 @@ def identify(path: str, opened: Opened, named: Key | None, fits: Callable[[str, 
     return SessionFile(path, opened, key, None if loaded else head, loaded and _given(loaded, key))
 
 
-def _load_foreign(opened: Opened, named: Key | None) -> layout.Loaded:
+def _load_foreign(opened: Opened, named: Key | None) -> jsonload.Loaded:
     data = _bytes_of(opened)
     if named is not None and layout.head_prefix(named).startswith(data.rstrip(b"\0 \t\r\n")):
         # nothing of it reached the disk before the power was lost
-        return layout.Loaded(Record(*named), 0, [], [data], broken=True)
-    return layout.load(data, named)
+        empty = Record(*named, log=layout.first_log(0))
+        return jsonload.Loaded(empty, 0, [], {}, [data], broken=True, moved={})
+    return jsonload.load(data, named)
 
 
-def load(file: SessionFile) -> layout.Loaded:
+def load(file: SessionFile) -> jsonload.Loaded:
     """The whole file, as far as it can be read."""
-    return file.loaded or _given(layout.load(_bytes_of(file.opened), file.key), file.key)
+    return file.loaded or _given(jsonload.load(_bytes_of(file.opened), file.key), file.key)
 
 
-def _given(loaded: layout.Loaded, key: Key) -> layout.Loaded:
+def _given(loaded: jsonload.Loaded, key: Key) -> jsonload.Loaded:
     record = msgspec.structs.replace(loaded.record, user_id=key.user_id, session_id=key.session_id)
     return loaded._replace(record=record)
 
@@ -141,7 +143,7 @@ def read_slice(file: SessionFile, start: int | None, stop: int | None) -> Slice 
         return None
 
 
-def slice_of(loaded: layout.Loaded, start: int | None, stop: int | None) -> Slice:
+def slice_of(loaded: jsonload.Loaded, start: int | None, stop: int | None) -> Slice:
     """The messages asked for, of a file that has been read."""
     first, last = clip(loaded.record, loaded.first, start, stop)
     return Slice(first, loaded.messages[first - loaded.first : last - loaded.first])
@@ -165,23 +167,31 @@ def _starts_there(file: SessionFile, lines: list[bytes], footer: layout.Footer) 
     return os.pread(file.fd, len(layout.MESSAGES), position - len(layout.MESSAGES)) == layout.MESSAGES
 
 
-def not_stored(file: SessionFile, given: Batch) -> dict[str, bytes]:
-    """The lines of a batch that are not in the file. Raises `MessageIdConflict`."""
-    data = _bytes_of(file.opened)
-    new = dict(given.lines)
-    for message_id in given.given:
-        stored = _stored_line(data, message_id)
-        if stored is None:
-            continue
-        if not same(stored, given.lines[message_id]):
-            raise MessageIdConflict(message_id)
-        del new[message_id]
-    return new
+def not_stored(file: SessionFile, given: Batch, loaded: jsonload.Loaded | None = None) -> list[bytes]:
+    """The lines of a batch that the history in the file does not hold. Raises `MessageIdConflict`.
+
+    A file that is not whole has been `loaded`.
+    """
+    if loaded is None:
+        data = _bytes_of(file.opened)
+        start = layout.find_history(data, file.head) if file.head else 0
+        stored = {message_id: _stored_line(data, message_id, start) for message_id in given.given}
+    else:
+        stored = {message.id: encode(message) for message in loaded.messages}
+    return [line for message_id, line in given.lines.items() if not _is_stored(message_id, line, stored)]
 
 
-def _stored_line(data: bytes, message_id: str) -> bytes | None:
+def _is_stored(message_id: str, line: bytes, stored: Mapping[str, bytes | None]) -> bool:
+    found = stored.get(message_id)
+    if found is not None and not same(found, line):
+        raise MessageIdConflict(message_id)
+    return found is not None
+
+
+def _stored_line(data: bytes, message_id: str, start: int) -> bytes | None:
+    """The line of a message, if it stands somewhere after `start`."""
     needle = msgspec.json.encode(message_id)
-    position = data.find(needle)
+    position = data.find(needle, start)
     while position >= 0:
         end = data.find(b"\n", position) % (len(data) + 1)
         line = data[data.rfind(b"\n", 0, position) + 1 : end].removesuffix(b",")
