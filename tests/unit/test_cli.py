@@ -21,7 +21,9 @@ import pytest
 
 from praisonaiagents.cli import output
 from praisonaiagents.cli.main import main
-from praisonaiagents.session import get_default_session_store
+from praisonaiagents.session import SessionMessage, get_default_session_store
+from praisonaiagents.session.places import open_store
+from praisonaiagents.storage import registry, scan
 from praisonaiagents.testing.llm import Fail, Hang, Say, ScriptedLLM
 
 PATIENCE_S = 60
@@ -117,7 +119,10 @@ def test_a_group_alone_prints_its_help(cli: Cli, group: list[str], shown: str) -
     assert shown in done.out
 
 
-@pytest.mark.parametrize(("group", "named"), [([], "session, run"), (["session"], "list, start, resume, show, delete")])
+@pytest.mark.parametrize(
+    ("group", "named"),
+    [([], "session, run, doctor"), (["session"], "list, start, resume, show, delete, search")],
+)
 def test_a_group_alone_is_a_mistake_of_a_program(cli: Cli, group: list[str], named: str) -> None:
     done = cli(*group, "--json")
     assert done.status == 2
@@ -147,6 +152,12 @@ def test_version(cli: Cli) -> None:
         (["run", ""], "prompt is empty"),
         (["run"], "prompt is empty"),
         (["completion", "tcsh"], "tcsh"),
+        (["session", "search"], "QUERY"),
+        (["session", "search", "!?"], "nothing to search for"),
+        (["session", "list", "--db", "mysql://u:sk-secret@host"], "no storage engine serves 'mysql'"),
+        (["session", "--db", "sqllite:///x.db", "list"], "Did you mean 'sqlite'"),
+        (["session", "list", "--db", ""], "cannot be empty"),
+        (["run", "Hello!", "--db", "memory://"], "--db needs --session"),
     ],
     ids=" ".join,
 )
@@ -155,6 +166,7 @@ def test_a_wrong_question_is_answered_with_2(cli: Cli, arguments: list[str], hin
     done = cli(*arguments)
     assert (done.status, done.out) == (2, "")
     assert hint in done.err
+    assert "sk-secret" not in done.err
     for asked in (["--json", *arguments], [*arguments, "--json"]):
         done = cli(*asked)
         assert done.status == 2
@@ -421,6 +433,170 @@ def test_delete_needs_a_yes(cli: Cli) -> None:
     assert cli("session", "delete", "one", "-y") == Done(0, "Deleted session: one\n", "")
     assert cli("session", "delete", "two", "--yes", "--json").json() == {"deleted": True, "session_id": "two"}
     assert cli("session", "list", "--json").json() == {"sessions": []}
+
+
+# --- search ---
+
+
+@pytest.fixture
+def found_in() -> None:
+    """Three sessions of two users in which somebody spoke of a café."""
+    say("talk", "Hello!", "We met in the Café of the\tmuseum")
+    get_default_session_store().update_session_metadata("talk", title="About places")
+    say("other", "cafe and cake", "nothing of it here")
+    say("bobs", "No CAFÉ today", user_id="bob")
+
+
+@pytest.mark.usefixtures("found_in")
+def test_search_in_a_pipe_is_a_line_a_hit(cli: Cli) -> None:
+    times = {
+        session_id: get_default_session_store().search("cafe", all_users=True)[index].when
+        for index, session_id in enumerate(["bobs", "other", "talk"])
+    }
+    assert cli("session", "search", "CAFE").lines() == [
+        ["other", "0", "user", times["other"], "cafe and cake"],
+        ["talk", "1", "user", times["talk"], "We met in the Café of the museum"],
+    ]
+    assert [line[:3] for line in cli("session", "search", "café", "--all-users").lines()] == [
+        ["bobs", "bob", "0"],
+        ["other", "default_user", "0"],
+        ["talk", "default_user", "1"],
+    ]
+    assert [line[0] for line in cli("session", "search", "cafe", "--user", "bob").lines()] == ["bobs"]
+    assert [line[0] for line in cli("session", "search", "museum cafe").lines()] == ["talk"]
+    assert cli("session", "search", "museum", "cafe").lines() == cli("session", "search", "cafe museum").lines()
+    assert [line[0] for line in cli("session", "search", "muse*").lines()] == ["talk"]
+    assert [line[0] for line in cli("session", "search", "-n", "1", "cafe").lines()] == ["other"]
+
+
+@pytest.mark.usefixtures("found_in")
+def test_search_as_json(cli: Cli) -> None:
+    found = cli("session", "search", "museum", "--json").json()
+    assert found["complete"] is True
+    [hit] = found["hits"]
+    [message_id] = [m.id for m in get_default_session_store().messages("talk") if "museum" in m.text()]
+    assert hit.pop("when").startswith("20")
+    assert hit == {
+        "session_id": "talk",
+        "user_id": "default_user",
+        "message_index": 1,
+        "message_id": message_id,
+        "role": "user",
+        "snippet": "We met in the Café of the museum",
+        "title": "About places",
+        "agent_name": None,
+    }
+
+
+@pytest.mark.usefixtures("found_in")
+def test_a_search_that_finds_nothing_worked(cli: Cli) -> None:
+    assert cli("session", "search", "cafeteria") == Done(0, "", "Nothing found.\n")
+    assert cli("session", "search", "cafeteria", "--json").json() == {"hits": [], "complete": True}
+
+
+@pytest.mark.usefixtures("found_in")
+def test_a_search_that_stopped_early_says_so(cli: Cli) -> None:
+    get_default_session_store().append("long", [SessionMessage("user", "not this one")] * scan.BUDGET)
+    say("newest", "I am at the cafe")
+    done = cli("session", "search", "cafe")
+    assert (done.status, [line[0] for line in done.lines()]) == (0, ["newest"])
+    assert done.err.startswith("Not everything was looked at: ")
+    assert cli("session", "search", "cafe", "--json").json()["complete"] is False
+
+
+# --- other places ---
+
+COMMANDS = [
+    ["session", "list"],
+    ["session", "show", "talk"],
+    ["session", "start", "talk"],
+    ["session", "resume", "talk"],
+    ["session", "resume", "talk", "Hello!"],
+    ["session", "search", "elsewhere"],
+    ["session", "delete", "talk", "--yes"],
+    ["run", "Hello!", "--session", "talk"],
+]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> str:
+    """The URL of another place, in which there is one session, `talk`."""
+    url = f"file://{tmp_path}/another place"
+    with open_store(url) as store:
+        store.add_user_message("talk", "Said elsewhere")
+    return url
+
+
+def talks(url: str) -> list[Any]:
+    with open_store(url) as store:
+        return [message["content"] for message in store.get_chat_history("talk")]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_db_is_where_the_sessions_are(cli: Cli, elsewhere: str, home: Path, arguments: list[str]) -> None:
+    before = talks(elsewhere)
+    done = cli(*arguments, "--db", elsewhere, "--json")
+    assert done.status == 0
+    assert "talk" in str(done.json())
+    assert not home.exists()
+    changed = {"delete": [], "Hello!": [*before, "Hello!"]}
+    expected = next((after for word, after in changed.items() if word in arguments), before)
+    assert talks(elsewhere)[: len(expected)] == expected
+    assert bool(talks(elsewhere)) is bool(expected)
+
+
+def test_db_is_accepted_before_and_after_the_commands_name(cli: Cli, elsewhere: str) -> None:
+    wrong = "memory://"
+    for arguments in (
+        ["--db", elsewhere, "show", "talk"],
+        ["show", "--db", elsewhere, "talk"],
+        ["show", "talk", "--db", elsewhere],
+        ["--db", wrong, "show", "talk", "--db", elsewhere],
+        ["show", "talk", "--db", wrong, "--db", elsewhere],
+    ):
+        assert cli("session", *arguments).out.endswith("[user] Said elsewhere\n")
+    done = cli("session", "--db", elsewhere, "show", "talk", "--db", wrong)
+    assert (done.status, "not found" in done.err) == (1, True)
+
+
+def test_the_environment_names_the_default_place(
+    cli: Cli, elsewhere: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRAISONAI_DB_URL", elsewhere)
+    assert [line[0] for line in cli("session", "list").lines()] == ["talk"]
+    assert cli("session", "list", "--db", "memory://").out == ""
+    assert cli("session", "start", "new").err.endswith("praisonai session resume new\n")
+    assert not home.exists()
+
+
+def test_an_environment_that_makes_no_sense_is_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRAISONAI_DB_URL", "mysql://u:sk-secret@host")
+    done = cli("session", "list")
+    assert (done.status, done.out) == (1, "")
+    assert "no storage engine serves 'mysql'" in done.err
+    assert "sk-secret" not in done.err
+    assert cli("session", "list", "--json").json()["error"]["type"] == "UnknownEngine"
+
+
+def test_what_is_proposed_leads_to_the_same_place(cli: Cli, elsewhere: str) -> None:
+    started = cli("session", "start", "--user", "a b", "--db", elsewhere, "it's")
+    hint = started.err.partition("Go on with it: praisonai ")[2]
+    assert f"--db '{elsewhere}'" in hint
+    assert shell(f"$P --json {hint.strip()} < /dev/null").json()["session"]["session_id"] == "it's"
+    lost = cli("session", "show", "nobody's", "--db", elsewhere).err
+    assert f"praisonai session list --db '{elsewhere}' shows what there is" in lost
+    empty = cli("session", "list", "--db", f"{elsewhere}/empty").err
+    assert f"praisonai session start --db '{elsewhere}/empty' my-session" in empty
+
+
+def test_a_password_is_not_proposed(cli: Cli, elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine of these files has no passwords, so a URL is used that looks as if it had one."""
+    monkeypatch.setitem(registry._OPENERS, "guarded", "praisonaiagents.storage.memory:open_url")
+    done = cli("session", "start", "talk", "--db", "guarded://user:sk-secret@host")
+    assert (done.status, done.out) == (0, "")
+    assert "sk-secret" not in done.err
+    assert "--db" not in done.err
+    assert "praisonai session resume talk (with the database's URL in PRAISONAI_DB_URL" in done.err
 
 
 # --- run ---

@@ -52,8 +52,8 @@ def values(lines: list[str]) -> list[str]:
 
 
 def test_commands(complete: Complete) -> None:
-    assert values(complete("")) == ["session", "run", "completion"]
-    assert values(complete("session", "")) == ["list", "start", "resume", "show", "delete"]
+    assert values(complete("")) == ["session", "run", "doctor", "completion"]
+    assert values(complete("session", "")) == ["list", "start", "resume", "show", "delete", "search"]
     assert values(complete("session", "sh")) == ["show"]
     assert values(complete("completion", "z")) == ["zsh"]
 

@@ -148,6 +148,8 @@ def test_opening_makes_a_new_engine_with_its_options(tmp_path: Path) -> None:
         ("sqlite:////home/a:b@c/x.db", "sqlite:////home/a:b@c/x.db"),
         ("file:///home/a:b@c", "file:///home/a:b@c"),
         ("/home/a:b@c", "/home/a:b@c"),
+        (f"user:{SECRET}@host/db", "***"),
+        (f"postgresql:user:{SECRET}@host/db", "***"),
     ],
 )
 def test_a_url_is_shown_without_passwords(url: str, shown: str) -> None:

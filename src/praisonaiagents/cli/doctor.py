@@ -37,6 +37,7 @@ from praisonaiagents.errors import (
     MissingDependency,
     NewerFormat,
     PraisonError,
+    StorageFull,
 )
 from praisonaiagents.model.ids import file_stem
 from praisonaiagents.model.message import Message
@@ -53,7 +54,7 @@ _NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "redis": "Redis"}
 _HOW = {
     "PostgreSQL": "set POSTGRES_URL, or give --db",
     "Redis": "set REDIS_URL, or give --db",
-    "SQLite": "made by the first session, or give --db",
+    "SQLite": "backend='sqlite' makes a file, or give --db",
 }
 _EXTRAS = {
     "postgres": "psycopg",
@@ -246,6 +247,8 @@ def _advice(place: Place, error: PraisonError) -> str:
     if isinstance(error, EngineUnreachable):
         refused = any(word in str(error).lower() for word in _LOGIN_WORDS)
         return "correct the login in the URL" if refused else _CONNECT
+    if isinstance(error, StorageFull):
+        return "make space there"
     if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return _WRITABLE
     return "see docs/how-to/troubleshooting.md"

@@ -92,7 +92,9 @@ def open_engine(url: str, **options: Any) -> Engine:
 def masked(url: str) -> str:
     """The URL without passwords, to be shown. Where it is not clear where a password ends, everything is masked."""
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower() == "file":
+    if not separator:
+        return "***" if _LOGIN.match(url) else url
+    if scheme.lower() == "file":
         return url
     if "@" in rest and not scheme.lower().startswith("sqlite"):
         if "@" in rest.partition("?")[2]:
