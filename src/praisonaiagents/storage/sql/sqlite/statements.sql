@@ -1,0 +1,184 @@
+-- Sessions
+
+-- name: find
+SELECT n, log, start, first, length FROM session WHERE session_id = ? AND user_id = ?;
+
+-- name: record
+SELECT * FROM record WHERE session_id = ? AND user_id = ?;
+
+-- name: records
+-- The newest ones first, of all users.
+SELECT * FROM record WHERE change < ? ORDER BY change DESC LIMIT ?;
+
+-- name: records_of_user
+SELECT * FROM record WHERE user_id = ? AND change < ? ORDER BY change DESC LIMIT ?;
+
+-- name: owners
+SELECT user_id FROM session WHERE session_id = ?;
+
+-- name: add_session
+INSERT INTO session (user_id, session_id, log, first, start, length, revision, change, created_at, updated_at)
+VALUES (?, ?, ?, ?, ?, ?, 0, (SELECT coalesce(max(change), 0) FROM session) + 1, ?, ?);
+
+-- name: add_detail
+INSERT INTO detail (session, agent_name, metadata, state, extra) VALUES (?, ?, ?, ?, ?);
+
+-- name: add_missing_detail
+INSERT OR IGNORE INTO detail (session, metadata, state, extra) VALUES (?, '{}', '{}', '{}');
+
+-- name: set_agent_name
+UPDATE detail SET agent_name = ? WHERE session = ?;
+
+-- name: set_metadata
+UPDATE detail SET metadata = ? WHERE session = ?;
+
+-- name: set_state
+UPDATE detail SET state = ? WHERE session = ?;
+
+-- name: set_extra
+UPDATE detail SET extra = ? WHERE session = ?;
+
+-- name: grow
+UPDATE session SET length = ?, change = (SELECT max(change) FROM session) + 1, updated_at = ? WHERE n = ?;
+
+-- name: change
+UPDATE session
+SET log = ?, first = ?, start = ?, length = ?, revision = ?, change = (SELECT max(change) FROM session) + 1, updated_at = ?
+WHERE n = ?;
+
+-- name: drop_archive
+UPDATE session SET first = start WHERE n = ?;
+
+-- name: delete_session
+DELETE FROM session WHERE n = ?;
+
+-- Pins
+
+-- name: pins
+SELECT name, log, start, length, info FROM pin WHERE session = ? ORDER BY n;
+
+-- name: add_pin
+INSERT INTO pin (session, name, log, start, length, info) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: delete_pins
+DELETE FROM pin WHERE session = ?;
+
+-- Messages
+
+-- name: add_message
+INSERT INTO message (pos, id, body) VALUES (?, ?, CAST(? AS TEXT));
+
+-- name: bodies
+-- As bytes, whatever they are: what is no UTF-8 could not be read as text.
+SELECT pos, CAST(body AS BLOB) FROM message WHERE pos BETWEEN ? AND ? ORDER BY pos;
+
+-- name: some_bodies
+SELECT pos, CAST(body AS BLOB) FROM message WHERE pos BETWEEN ? AND ? ORDER BY pos LIMIT ?;
+
+-- name: body_of_id
+SELECT CAST(body AS BLOB) FROM message WHERE pos >> 32 = ? AND id = ? AND pos BETWEEN ? AND ? ORDER BY pos LIMIT 1;
+
+-- name: size
+SELECT coalesce(sum(length(body)), 0) FROM message WHERE pos BETWEEN ? AND ?;
+
+-- name: free
+DELETE FROM message WHERE pos BETWEEN ? AND ?;
+
+-- name: set_aside
+INSERT INTO set_aside (pos, id, body, at) SELECT pos, id, body, ? FROM message WHERE pos = ?;
+
+-- Logs
+
+-- name: add_log
+INSERT INTO log (base, first, searchable) VALUES (?, ?, ?);
+
+-- name: log
+SELECT base, first, searchable FROM log WHERE n = ?;
+
+-- name: parts
+-- Where messages :start to :stop of a history that ends in a log lie: (log, start, stop), the newest first.
+WITH RECURSIVE part (log, base, first, stop) AS (
+    SELECT n, base, first, :stop FROM log WHERE n = :log
+    UNION ALL
+    SELECT log.n, log.base, log.first, min(part.stop, part.first)
+    FROM part JOIN log ON log.n = part.base
+    WHERE :start < part.first
+)
+SELECT log, max(first, :start), stop FROM part WHERE stop > max(first, :start);
+
+-- name: holder
+-- The oldest log that still holds all of the first :length messages, as seen from a log. A base is older than its logs.
+WITH RECURSIVE holder (n, base, first) AS (
+    SELECT n, base, first FROM log WHERE n = :log
+    UNION ALL
+    SELECT log.n, log.base, log.first FROM holder JOIN log ON log.n = holder.base WHERE :length <= holder.first
+)
+SELECT min(n) FROM holder;
+
+-- name: shown
+-- (start, stop) of what sessions and pins show, that look at a log itself.
+SELECT first, length FROM session WHERE log = :log
+UNION ALL
+SELECT start, length FROM pin WHERE log = :log;
+
+-- name: based_on
+SELECT n, min(first, ?) FROM log WHERE base = ?;
+
+-- name: detach
+UPDATE log SET base = NULL WHERE n = ?;
+
+-- name: delete_log
+DELETE FROM log WHERE n = ?;
+
+-- Search
+
+-- name: hits
+-- The newest log first, and its newest message first.
+SELECT rowid FROM search WHERE search MATCH ? ORDER BY rowid DESC;
+
+-- name: body
+SELECT CAST(body AS BLOB) FROM message WHERE pos = ?;
+
+-- name: showing
+-- A session that shows a message of a log: its own, or one that is based on it, at the message or after it.
+WITH RECURSIVE showing (log) AS (
+    SELECT :log
+    UNION ALL
+    SELECT log.n FROM showing JOIN log ON log.base = showing.log WHERE :number < log.first
+    LIMIT 10000
+)
+SELECT user_id, session_id FROM showing CROSS JOIN session ON session.log = showing.log
+WHERE start <= :number AND :number < length LIMIT 1;
+
+-- name: unsearched
+-- Sessions with something new for search, in the order of their changes, of all users.
+SELECT user_id, log, start, length, change FROM session
+WHERE change > (SELECT coalesce(max(change), 0) FROM searched WHERE user_id = '')
+ORDER BY change LIMIT ?;
+
+-- name: unsearched_of_user
+SELECT user_id, log, start, length, change FROM session
+WHERE user_id = :user AND change > (SELECT coalesce(max(change), 0) FROM searched WHERE user_id IN (:user, ''))
+ORDER BY change LIMIT :limit;
+
+-- name: searched_to
+INSERT INTO searched (user_id, change) VALUES (?, ?) ON CONFLICT (user_id) DO UPDATE SET change = excluded.change;
+
+-- name: searched_before
+-- The newest session is gone, so that the next change takes its number again: nobody may seem to have come that far.
+UPDATE searched SET change = :newest WHERE change > :newest;
+
+-- name: newest_change
+SELECT coalesce(max(change), 0) FROM session;
+
+-- name: forget_user
+DELETE FROM searched WHERE user_id = :user AND NOT EXISTS (SELECT 1 FROM session WHERE user_id = :user);
+
+-- name: searchable_from
+UPDATE log SET searchable = ? WHERE n = ?;
+
+-- name: add_to_search
+INSERT INTO search (rowid, tokens) VALUES (?, ?);
+
+-- name: remove_from_search
+INSERT INTO search (search, rowid, tokens) VALUES ('delete', ?, ?);

@@ -1,0 +1,347 @@
+"""A SQLite file: how it is opened, brought up to date, shared by threads and processes, and what can be wrong with it.
+
+SQLite lets one connection write at a time, and lets all others read meanwhile. So one connection of this process writes,
+and who waits for it waits in the pool, where the next one goes on at once, not in SQLite, which looks again now and then.
+
+What a reader would get wrong: a connection must not be open at the moment of a fork, used or not. SQLite keeps the locks of
+a file in the memory of the process and would believe in the child that the parent's are its own; then the parent ends,
+removes the write-ahead log that nobody seems to use, and what the child writes from then on is lost. So forking waits for
+the calls that are going on, and closes the idle connections.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import stat
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property, partial
+
+from praisonaiagents.errors import (
+    EngineUnreachable,
+    LockTimeout,
+    NewerFormat,
+    NotASessionFile,
+    SessionDamage,
+    StorageError,
+    StorageFull,
+)
+from praisonaiagents.storage.pool import Pool
+from praisonaiagents.storage.sql import migrations, sql_file
+
+MEMORY = ":memory:"
+APPLICATION_ID = 0x50724149  # "PrAI", in the header of the file
+
+_LOOK_AGAIN_S = 0.025  # SQLite's own waiting sleeps longer and longer, and then others are always faster
+_LONGEST_TIMEOUT_S = 1e6  # SQLite counts milliseconds in 32 bits
+_FORK_PATIENCE_S = 2.0
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+class Connection(sqlite3.Connection):
+    """One connection, and what is known of it.
+
+    path: the file's. file: what was opened there, as (device, inode). has_search: whether there is an index.
+    """
+
+    path = MEMORY
+    file: tuple[int, int] | None = None
+    has_search = False
+    _damage: tuple[SessionDamage, ...] = ()
+
+    def report(self, what: str, kept: int, set_aside: str | None = None) -> None:
+        """Let a `SessionDamage` be told when the transaction is over."""
+        self._damage = (*self._damage, SessionDamage(self.path, set_aside, kept, what))
+
+    def reported(self) -> tuple[SessionDamage, ...]:
+        """What was reported since the last time."""
+        damage, self._damage = self._damage, ()
+        return damage
+
+
+class SqliteFile:
+    """Transactions on one file, or on a database in memory. Opens nothing before the first.
+
+    full: a loss of power loses nothing, at the cost of waiting for the disk. lock_timeout_s: how long a call waits for
+    others, in seconds. readers: how many may read at the same time.
+    """
+
+    def __init__(self, path: str, *, full: bool, lock_timeout_s: float, readers: int) -> None:
+        self.path = path
+        self._full = full
+        self._timeout_s = min(lock_timeout_s, _LONGEST_TIMEOUT_S)
+        self._writers = _Connections(
+            partial(self._connect, _LOOK_AGAIN_S), size=1, wait_s=self._timeout_s, usable=self._is_there
+        )
+        self._readers = self._writers
+        if path != MEMORY:
+            self._readers = _Connections(partial(self._connect, self._timeout_s), size=readers, usable=self._is_there)
+            _files.add(self)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A transaction that sees one state of the file from its first statement on. It must not write."""
+        return self._transaction(self._readers, lambda db, deadline: db.execute("BEGIN"))
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """A transaction that is stored whole when the block ends, and not at all if it raises."""
+        return self._transaction(self._writers, _begin_writing)
+
+    def close(self) -> None:
+        """Close what is open and not in use."""
+        for pool in self._pools():
+            pool.close()
+
+    @contextmanager
+    def _transaction(self, pool: _Connections, begin: Callable[[Connection, float], object]) -> Iterator[Connection]:
+        started = time.monotonic()
+        failure: BaseException | None = None
+        try:
+            with pool.lend() as db:
+                try:
+                    begin(db, started + self._timeout_s)
+                    yield db
+                    db.execute("COMMIT")
+                except BaseException as exc:  # not raised here: it is no reason to close the connection
+                    failure = exc
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                damage = db.reported()
+            if failure is not None:
+                raise failure
+        except sqlite3.Error as exc:
+            raise self._translated(exc, time.monotonic() - started) from exc
+        except EngineUnreachable as exc:
+            raise LockTimeout(self.path, time.monotonic() - started, "other threads of this process") from exc
+        for warning in damage:
+            warnings.warn(warning, stacklevel=4)  # whoever called the engine
+
+    def _translated(self, exc: sqlite3.Error, waited_s: float) -> StorageError:
+        code = getattr(exc, "sqlite_errorcode", 0)
+        path, kind = self.path, code & 0xFF
+        if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return LockTimeout(path, waited_s)
+        if code in _NO_ROOM:
+            return StorageFull(f"no room left for {path} (disk, quota or file size limit): nothing was stored", path)
+        if kind == sqlite3.SQLITE_NOTADB:
+            return NotASessionFile(f"{path} is no SQLite database; it was left alone", path)
+        return StorageError(_TEXTS.get(kind, "{path}: SQLite says: {exc}").format(path=path, exc=exc), path)
+
+    # Opening
+
+    def _connect(self, busy_timeout_s: float) -> Connection:
+        with _opening:
+            if self.path != MEMORY:
+                _make_file(self.path)
+            db = sqlite3.connect(
+                self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, factory=Connection
+            )
+            try:
+                db.path, db.file = self.path, self._file()
+                self._prepare(db)
+            except BaseException:
+                db.close()
+                raise
+        return db
+
+    def _prepare(self, db: Connection) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return self._set_up(db)
+            except sqlite3.OperationalError as exc:
+                _look_again(exc, deadline)
+
+    def _set_up(self, db: Connection) -> None:
+        version = self._version(db)
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode not in ("wal", "memory"):
+            raise StorageError(
+                f"{self.path} does not lie on a disk of this machine, which a shared database needs", self.path
+            )
+        db.execute(f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
+        db.execute(f"PRAGMA fullfsync = {'ON' if self._full else 'OFF'}")
+        db.execute("PRAGMA foreign_keys = ON")
+        can_search, db.has_search = db.execute(_SEARCH).fetchone()
+        if version < self.newest_schema or can_search > db.has_search:
+            self._migrate(db, search=can_search)
+            db.has_search = can_search
+
+    def _version(self, db: Connection) -> int:
+        """The schema of the file, 0 if there is nothing in it. Raises for what is not ours, and what is newer than we are."""
+        application, version, tables = db.execute(
+            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
+            "FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
+        if application != APPLICATION_ID and (application or version or tables):
+            raise NotASessionFile(f"{self.path} is a database of another application; it was left alone", self.path)
+        if version > self.newest_schema:
+            raise NewerFormat(
+                f"{self.path} has schema {version}, this version of the package knows {self.newest_schema}: upgrade it",
+                self.path,
+            )
+        return int(version)
+
+    def _migrate(self, db: Connection, *, search: bool) -> None:
+        """All or nothing; if this raises, closing the connection undoes it."""
+        db.execute("BEGIN IMMEDIATE")
+        version = self._version(db)  # once more: somebody else may have been faster
+        for number, _, text in self._migrations:
+            if number > version:
+                _run(db, text)
+        if search:
+            _run(db, sql_file("sqlite", "search.sql"))
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {self.newest_schema}")
+        db.execute("COMMIT")
+
+    @cached_property
+    def _migrations(self) -> list[tuple[int, str, str]]:
+        return migrations("sqlite")
+
+    @property
+    def newest_schema(self) -> int:
+        """The schema this version of the package writes."""
+        return self._migrations[-1][0]
+
+    # Files that change under us
+
+    def _is_there(self, db: Connection) -> bool:
+        """False if the file was removed or replaced since it was opened: nobody would find what is written to it."""
+        return db.file == self._file()
+
+    def _file(self) -> tuple[int, int] | None:
+        if self.path == MEMORY:
+            return None
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return (0, 0)
+        return found.st_dev, found.st_ino
+
+    def _pools(self) -> tuple[_Connections, ...]:
+        return (self._writers, self._readers)
+
+
+class _Connections(Pool[Connection]):
+    """A pool that can be emptied for a while."""
+
+    _held = 0
+
+    def pause(self) -> None:
+        """Close all connections, and lend none before `go_on`."""
+        deadline = time.monotonic() + _FORK_PATIENCE_S
+        while self._held < self.size and self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            self._held += 1
+        self.close()
+
+    def go_on(self) -> None:
+        while self._held:
+            self._held -= 1
+            self._slots.release()
+
+    def begin_anew(self) -> None:
+        """In the child of a fork, where the locks of threads that are not there may be held."""
+        self._held = 0
+        self._inherited.append(self._idle)
+        self._begin()
+
+
+_opening = threading.Lock()  # closing a file lets go of all locks that this process has on it, SQLite's own too
+_forking = threading.Lock()
+_files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()
+_paused: list[_Connections] = []
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    _paused[:] = [pool for file in list(_files) for pool in file._pools()]
+    for pool in _paused:
+        pool.pause()
+
+
+def _after_fork(end: Callable[[_Connections], None]) -> None:
+    for pool in _paused:
+        end(pool)
+    _paused.clear()
+    _forking.release()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=partial(_after_fork, _Connections.go_on),
+    after_in_child=partial(_after_fork, _Connections.begin_anew),
+)
+
+_SEARCH = """
+SELECT can_search, can_search AND EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'search')
+FROM (SELECT EXISTS (SELECT 1 FROM pragma_module_list WHERE name = 'fts5') AS can_search)
+"""
+_TEXTS = {
+    sqlite3.SQLITE_CORRUPT: "{path} is damaged ({exc}). Nothing was changed. Copy the file, then save what can be read: "
+    "sqlite3 {path} .recover | sqlite3 rescued.db",
+    sqlite3.SQLITE_READONLY: "{path} cannot be written to ({exc}): nothing was stored",
+    sqlite3.SQLITE_CANTOPEN: "{path} could not be opened: look at its permissions and those of its folder",
+    sqlite3.SQLITE_PERM: "{path} could not be opened: look at its permissions",
+    sqlite3.SQLITE_IOERR: "the disk of {path} failed ({exc}); on a network disk, use a database server instead",
+    sqlite3.SQLITE_PROTOCOL: "{path} cannot be locked ({exc}); on a network disk, use a database server instead",
+}
+
+
+def is_damage(exc: sqlite3.Error) -> bool:
+    """True if a part of the file cannot be read, and others may be."""
+    return (getattr(exc, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_CORRUPT
+
+
+def _begin_writing(db: Connection, deadline: float) -> None:
+    while True:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as exc:
+            _look_again(exc, deadline)
+        else:
+            return
+
+
+def _look_again(exc: sqlite3.OperationalError, deadline: float) -> None:
+    """Return if somebody else's lock was in the way and there is time left, else raise `exc`."""
+    if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+        raise exc
+    time.sleep(0.001)
+
+
+def _run(db: Connection, text: str) -> None:
+    """Run a text of statements, each ending at the end of a line, in the transaction that is open."""
+    statement = ""
+    for line in text.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            db.execute(statement)
+            statement = ""
+
+
+def _make_file(path: str) -> None:
+    """Make the file and its folder, for this user alone, unless they are there. Raises `StorageError`."""
+    try:
+        if not os.path.exists(path):
+            _make_folder(os.path.dirname(path))
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as exc:
+        kind = StorageFull if exc.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+        raise kind(f"{path} could not be made: {exc.strerror}", path) from exc
+    if not is_file:
+        raise NotASessionFile(f"{path} is no file; it was left alone", path)
+
+
+def _make_folder(path: str) -> None:
+    if not os.path.isdir(path):
+        _make_folder(os.path.dirname(path))
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
