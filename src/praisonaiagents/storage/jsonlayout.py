@@ -76,7 +76,6 @@ ARCHIVE = b'"archived_messages": ['
 MESSAGES = b'"messages": ['
 KEPT_MESSAGES = b'"messages":['
 _END_OF_HEADER = re.compile(rb'^"(?:logs|archived_messages|messages)": \[', re.MULTILINE)
-_HISTORY = re.compile(rb'^"(?:archived_)?messages": \[', re.MULTILINE)
 NOISE = b"\0\r ,"
 KINDS = {"agent_name": (str, type(None)), "metadata": (dict, type(None)), "state": (dict, type(None))}
 _DEFAULT_USER_IN_REFERENCE = ("", "praison", "default", DEFAULT_USER)
@@ -169,8 +168,9 @@ def find_footer(data: bytes) -> Footer | None:
 
 def find_history(data: bytes, head: Head) -> int:
     """Where the messages of the history and its archive begin in a whole file."""
-    match = _HISTORY.search(data, head.size)
-    return match.start() if match else head.size
+    messages = data.find(b"\n" + MESSAGES, head.size - 1)
+    archive = data.find(b"\n" + ARCHIVE, head.size - 1, messages)
+    return max(0, messages if archive < 0 else archive)
 
 
 def footer_bytes(message_count: int, updated_at: float) -> bytes:
@@ -178,11 +178,10 @@ def footer_bytes(message_count: int, updated_at: float) -> bytes:
     return b'\n],\n"message_count": %d,\n"updated_at": "%b"\n}\n' % (message_count, _iso(updated_at).encode())
 
 
-def header_record(key: Key, data: bytes) -> Record | None:
+def header_record(key: Key, head: Head, data: bytes) -> Record | None:
     """The record in the header lines at the start of `data`, or None if the header is not whole within it."""
-    head = find_head(data)
-    end = _END_OF_HEADER.search(data, head.size) if head else None
-    if head is None or end is None:
+    end = _END_OF_HEADER.search(data, head.size)
+    if end is None:
         return None
     try:
         values = msgspec.json.decode(b"{%b}" % data[head.size : end.start()].removesuffix(b",\n"))

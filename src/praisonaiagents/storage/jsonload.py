@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -39,6 +39,7 @@ _Entries = list[Message | None]
 _LINES = re.compile(rb'^"(?:session_id|storage|messages|message_count)": ', re.MULTILINE)
 _BETWEEN = re.compile(rb'^.{0,3}?(?=\{"(?:role|pin|log)":)')  # what a bad byte or two make of a comma and a line end
 _SECTION_LINE = re.compile(rb'^\].*?(?=\{"(?:pin|log)":)')  # the end of something, and no line end before what follows
+_AFTER_MESSAGE = NOISE + b"]"  # a write torn after its first byte leaves a comma, and the bracket of the old footer
 _OF_A_MESSAGE = re.compile(rb'"(?:role|content)":')
 _DERIVED = (b'"message_count": ', b'"updated_at": "')
 _OPENINGS = (PINS, LOGS, ARCHIVE, MESSAGES)
@@ -186,6 +187,8 @@ def _with_gaps(entries: _Entries, expected: int) -> _Entries:
 
 def _without_gaps(record: Record, first: int, entries: _Entries, found: _Found) -> Loaded:
     """The file with consecutive numbers in every history."""
+    if not found.pins and not found.parts and None not in entries:
+        return Loaded(record, first, cast("list[Message]", entries), {}, [], False, {})
     own = record.log
     parts = [
         part._replace(entries=_with_gaps(part.entries, part.line.length - part.line.first)) for part in found.parts
@@ -283,10 +286,13 @@ class _Lines:
         self._listed = False  # until a list has begun, a line that cannot be read is no message
 
     def read(self, data: bytes) -> _Found:
-        for piece in (piece for line in data.split(b"\n") for piece in _pieces(line)):
-            rest = self._take(piece)
-            if _is_damage(rest):
-                self._found.damage.append(rest)
+        for line in data.split(b"\n"):
+            if line.startswith(b'{"role":') and (message := _message(line.rstrip(_AFTER_MESSAGE))):
+                self._into.append(message)
+                continue
+            for rest in map(self._take, _pieces(line)):
+                if _is_damage(rest):
+                    self._found.damage.append(rest)
         self._found.damage.extend(encode(message) for message in self._orphans if message)
         return self._found
 
@@ -364,8 +370,7 @@ def _is_damage(line: bytes) -> bool:
 
 def _on_line(line: bytes) -> tuple[list[Message], bytes]:
     """The messages on a line, and what could not be read: one message and scraps, or several whose line ends are gone."""
-    # a write torn after its first byte leaves the comma of the new line and the bracket of the old footer
-    rest = line.rstrip(NOISE + b"]")
+    rest = line.rstrip(_AFTER_MESSAGE)
     if message := _message(rest):
         return [message], b""
     messages: list[Message] = []

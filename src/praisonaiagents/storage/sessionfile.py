@@ -95,16 +95,16 @@ def record_of(file: SessionFile) -> Record | None:
     if file.loaded is not None:
         return None if file.loaded.broken else file.loaded.record
     footer = footer_of(file)
-    record = _header_record(file) if footer else None
+    record = _header_record(file, file.head) if footer and file.head else None
     if footer is None or record is None:
         return None
     return msgspec.structs.replace(record, length=length_of(file, footer), updated_at=footer.updated_at)
 
 
-def _header_record(file: SessionFile) -> Record | None:
+def _header_record(file: SessionFile, head: layout.Head) -> Record | None:
     room = _HEAD_ROOM
     while True:
-        record = layout.header_record(file.key, os.pread(file.fd, room, 0))
+        record = layout.header_record(file.key, head, os.pread(file.fd, room, 0))
         if record is not None or room >= file.size:
             return record
         room *= 4
