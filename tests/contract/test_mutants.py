@@ -27,9 +27,10 @@ from praisonaiagents.errors import (
     SessionNotFound,
 )
 from praisonaiagents.model.ids import DEFAULT_USER
-from praisonaiagents.model.message import Message
-from praisonaiagents.model.record import PATCHABLE, RESERVED, Key, Record
-from praisonaiagents.storage.engine import Appended, Page, Slice, batch
+from praisonaiagents.model.message import Message, decode, encode
+from praisonaiagents.model.record import PATCHABLE, RESERVED, Key, Pin, Record
+from praisonaiagents.model.search import Query, tokens
+from praisonaiagents.storage.engine import Appended, Found, Hit, Page, Slice, batch
 from praisonaiagents.storage.memory import MemoryEngine
 from praisonaiagents.testing import EngineContract
 
@@ -311,9 +312,9 @@ class _Appending(MemoryEngine):
     def stored(self, key: Key, messages: Sequence[Message]) -> Sequence[Message]:
         raise NotImplementedError
 
-    def ids(self, key: Key) -> dict[str, bytes]:
+    def ids(self, key: Key) -> set[str]:
         session = self._sessions.get(key)
-        return session.ids if session else {}
+        return {message.id for message in super().read(key, session.first).messages} if session else set()
 
 
 @fails("append_tells_what_it_did")
@@ -374,8 +375,8 @@ class LosesUnknownKeysInAnUpdate(MemoryEngine):
     def update(self, key: Key, patch: Mapping[str, Any], **options: Any) -> Record:
         record = super().update(key, patch, **options)
         session = self._sessions[key]
-        messages = super().read(key, 0).messages
-        session.lines = list(batch([replace(m, extra={}) for m in messages], LIMIT).lines.values())
+        for number, line in session.head.items():
+            session.head[number] = encode(replace(decode(line), extra={}))
         return record
 
 
@@ -460,9 +461,9 @@ class StoresARepeatTwice(_Appending):
 @fails("the_order_of_keys_is_not_content", "a_message_repeated_later_is_stored_once")
 class ComparesBytes(MemoryEngine):
     def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
-        stored = self._session(key).ids
+        session = self._session(key)
         for message_id, line in batch(messages, self._max_message_bytes).lines.items():
-            if stored.get(message_id, line) != line:
+            if session.stored(message_id) not in (None, line):
                 raise MessageIdConflict(message_id)
         return super().append(key, messages, **options)
 
@@ -503,18 +504,19 @@ class LetsTheLastOfABatchWin(_Appending):
 @fails("two_sessions_may_hold_the_same_message_id", "session_ids_that_look_alike_stay_apart")
 class KnowsIdsOfAllSessions(_Appending):
     def stored(self, key: Key, messages: Sequence[Message]) -> Sequence[Message]:
-        elsewhere = {name for other, session in self._sessions.items() if other != key for name in session.ids}
+        elsewhere = set().union(*(self.ids(other) for other in self._sessions if other != key))
         return [m for m in messages if m.id not in elsewhere]
 
 
 @fails("an_archived_message_is_still_stored")
 class ForgetsIdsOfArchivedMessages(MemoryEngine):
-    def update(self, key: Key, patch: Mapping[str, Any], **options: Any) -> Record:
-        record = super().update(key, patch, **options)
-        visible = {message.id for message in self.read(key).messages}
-        ids = self._sessions[key].ids
-        self._sessions[key].ids = {name: line for name, line in ids.items() if name in visible}
-        return record
+    def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
+        session = self._session(key)
+        first, session.first = session.first, session.record.start
+        try:
+            return super().append(key, messages, **options)
+        finally:
+            session.first = first
 
 
 # ----------------------------------------------------------------------------------------------------- expected length
@@ -542,14 +544,14 @@ class TakesZeroForNothingExpected(MemoryEngine):
 @fails("expected_length_of_an_empty_session_is_compared_too")
 class ComparesNothingWithAnEmptySession(MemoryEngine):
     def append(self, key: Key, messages: Sequence[Message], *, expected_length: int | None = None) -> Appended:
-        expected = expected_length if self._session(key).length else None
+        expected = expected_length if self._session(key).record.length else None
         return super().append(key, messages, expected_length=expected)
 
 
 @fails("expected_length_does_not_stop_a_repeat")
 class ComparesTheLengthFirst(MemoryEngine):
     def append(self, key: Key, messages: Sequence[Message], *, expected_length: int | None = None) -> Appended:
-        length = self._session(key).length
+        length = self._session(key).record.length
         if expected_length not in (None, length):
             raise Conflict("length", expected_length or 0, length)
         return super().append(key, messages)
@@ -570,7 +572,7 @@ class ComparesThenAppends(MemoryEngine):
         self._gate = _Gate(8)
 
     def append(self, key: Key, messages: Sequence[Message], *, expected_length: int | None = None) -> Appended:
-        length = self._session(key).length
+        length = self._session(key).record.length
         if expected_length is not None:
             self._gate.wait()
             if length != expected_length:
@@ -629,20 +631,25 @@ class AppendsInReplace(MemoryEngine):
         return self.update(key, {})
 
 
+def _numbered_from_zero(session: Any) -> Any:
+    record, lines = session.record, list(session.head.values())
+    session.logs[record.log] = dict(enumerate(lines))
+    session.record = replace(record, start=record.start - session.first, length=len(lines))
+    session.first = 0
+    return session
+
+
 @fails("replace_makes_the_whole_history", "numbers_go_on_after_replace")
 class NumbersFromZeroAfterReplace(MemoryEngine):
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
         super().replace(key, messages)
-        session = self._sessions[key]
-        session.first = 0
-        session.record = replace(session.record, start=0)
-        return session.current()
+        return _numbered_from_zero(self._sessions[key]).current()
 
 
 @fails("replace_frees_archived_messages_too", "numbers_go_on_after_replace")
 class ArchivesInReplace(MemoryEngine):
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
-        self.update(key, {"start": self._session(key).length})
+        self.update(key, {"start": self._session(key).record.length})
         self.append(key, messages)
         return self._session(key).current()
 
@@ -657,21 +664,18 @@ class ReplacesTheSession(MemoryEngine):
 
 
 @fails("replace_may_reuse_ids")
-class RemembersIdsOfReplacedMessages(MemoryEngine):
+class LeavesOutReplacedMessagesThatComeAgain(MemoryEngine):
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
-        old = dict(self._session(key).ids)
-        record = super().replace(key, [m for m in messages if m.id not in old])
-        self._session(key).ids |= old
-        return record
+        stored = {message.id for message in self.read(key, 0).messages}
+        return super().replace(key, [m for m in messages if m.id not in stored])
 
 
 @fails("replace_stores_a_message_given_twice_once")
 class ReplacesWithRepeats(MemoryEngine):
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
-        super().replace(key, messages)
-        lines = self._session(key).lines
+        super().replace(key, messages[:2])
         if len(messages) == 4:
-            lines += lines[:2]
+            self._add(self._session(key), batch(messages[2:], LIMIT).lines)
         return self._session(key).current()
 
 
@@ -696,7 +700,7 @@ class MovesStartBack(MemoryEngine):
 class MovesStartAsFarAsItGoes(MemoryEngine):
     def update(self, key: Key, patch: Mapping[str, Any], **options: Any) -> Record:
         if "start" in patch and type(patch["start"]) is int:
-            patch = {**patch, "start": max(0, min(patch["start"], self._session(key).length))}
+            patch = {**patch, "start": max(0, min(patch["start"], self._session(key).record.length))}
         return super().update(key, patch, **options)
 
 
@@ -711,19 +715,18 @@ class FreesNothing(MemoryEngine):
 class NumbersFromZeroAfterDrop(MemoryEngine):
     def drop(self, key: Key) -> int:
         freed = super().drop(key)
-        session = self._session(key)
-        session.first = 0
-        session.record = replace(session.record, start=0)
+        _numbered_from_zero(self._session(key))
         return freed
 
 
 @fails("a_freed_message_is_not_stored_any_more")
-class RemembersIdsOfFreedMessages(MemoryEngine):
+class RemembersIdsOfFreedMessages(_Appending):
     def drop(self, key: Key) -> int:
-        ids = self._session(key).ids
-        freed = super().drop(key)
-        self._session(key).ids = ids
-        return freed
+        self._freed = self.ids(key)
+        return super().drop(key)
+
+    def stored(self, key: Key, messages: Sequence[Message]) -> Sequence[Message]:
+        return [m for m in messages if m.id not in getattr(self, "_freed", ())]
 
 
 # ---------------------------------------------------------------------------------------------------------- the record
@@ -733,7 +736,7 @@ class _Updating(MemoryEngine):
     """Applies `applied(record, patch)` in place of the patch that it is given."""
 
     def update(self, key: Key, patch: Mapping[str, Any], **options: Any) -> Record:
-        return super().update(key, self.applied(self._session(key).numbered(), dict(patch)), **options)
+        return super().update(key, self.applied(self._session(key).record, dict(patch)), **options)
 
     def applied(self, record: Record, patch: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
@@ -756,8 +759,9 @@ class TakesAnEmptyNameForNone(_Updating):
 class RewritesWithoutTheLastMessage(MemoryEngine):
     def update(self, key: Key, patch: Mapping[str, Any], **options: Any) -> Record:
         super().update(key, patch, **options)
-        self._session(key).lines = self._session(key).lines[:-1]
-        return self._session(key).current()
+        session = self._session(key)
+        session.record = replace(session.record, length=session.record.length - 1)
+        return session.current()
 
 
 @fails("values_of_a_record_come_back_exactly")
@@ -840,7 +844,7 @@ class KeepsTheGivenState(MemoryEngine):
 class HandsOutItsOwnRecord(MemoryEngine):
     def get(self, key: Key) -> Record | None:
         session = self._sessions.get(key)
-        return session.numbered() if session else None
+        return session.record if session else None
 
 
 @fails("what_was_returned_may_be_changed_later")
@@ -956,11 +960,542 @@ class BringsADeletedSessionBack(_Bin):
 
 
 @fails("a_session_made_again_knows_nothing_of_the_old_one")
-class RemembersIdsOfADeletedSession(_Bin):
+class RemembersIdsOfADeletedSession(_Appending):
+    def delete(self, key: Key) -> bool:
+        self._deleted = self.ids(key)
+        return super().delete(key)
+
+    def stored(self, key: Key, messages: Sequence[Message]) -> Sequence[Message]:
+        return [m for m in messages if m.id not in getattr(self, "_deleted", ())]
+
+
+# ---------------------------------------------------------------------------------------------------- pins and the head
+
+
+@fails("the_log_stays_while_the_history_goes_on")
+class KeepsTheLogWhenItReplaces(MemoryEngine):
+    def replace(self, key: Key, messages: Sequence[Message]) -> Record:
+        log = self._session(key).record.log
+        super().replace(key, messages)
+        session = self._session(key)
+        session.logs = {log: session.head}
+        session.record = replace(session.record, log=log)
+        return session.current()
+
+
+@fails("the_log_stays_while_the_history_goes_on")
+class NamesLogsFromOneAgain(MemoryEngine):
+    def delete(self, key: Key) -> bool:
+        self._logs = 0
+        return super().delete(key)
+
+
+@fails("the_log_stays_while_the_history_goes_on")
+class NamesTheLogAfterTheFirstMessageLeft(MemoryEngine):
+    def drop(self, key: Key) -> int:
+        freed = super().drop(key)
+        session = self._session(key)
+        session.logs[f"{session.first}"] = session.logs.pop(session.record.log)
+        session.record = replace(session.record, log=f"{session.first}")
+        return freed
+
+
+class _Pinning(_Updating):
+    """Holds `pins(record, pins)` in place of the pins that it is given."""
+
+    def applied(self, record: Record, patch: dict[str, Any]) -> dict[str, Any]:
+        return patch | ({"pins": self.pins(record, patch["pins"])} if "pins" in patch else {})
+
+    def pins(self, record: Record, pins: Any) -> Any:
+        raise NotImplementedError
+
+
+@fails("a_pin_comes_back_as_it_was_given")
+class ForgetsWhatAPinIsFor(_Pinning):
+    def pins(self, record: Record, pins: Any) -> Any:
+        return {name: replace(pin, info={}) for name, pin in pins.items()}
+
+
+@fails("a_pin_comes_back_as_it_was_given")
+class SortsPins(_Pinning):
+    def pins(self, record: Record, pins: Any) -> Any:
+        return dict(sorted(pins.items()))
+
+
+@fails("a_pin_comes_back_as_it_was_given")
+class NeverLetsGoOfAPin(_Pinning):
+    def pins(self, record: Record, pins: Any) -> Any:
+        return record.pins | pins
+
+
+@fails("the_head_moves_to_a_pin")
+class MovesTheHeadWithinItsLog(MemoryEngine):
+    def update(self, key: Key, patch: Mapping[str, Any], **options: Any) -> Record:
+        record = super().update(key, patch, **options)
+        return replace(record, log=patch["head"].log) if "head" in patch else record
+
+
+@fails("the_head_moves_to_a_pin")
+class ArchivesTheStartOfAPinThatItMovesTo(_Updating):
+    def applied(self, record: Record, patch: dict[str, Any]) -> dict[str, Any]:
+        return patch | {"head": replace(patch["head"], start=0)} if "head" in patch else patch
+
+
+@fails("the_head_moves_to_a_pin")
+class LetsGoOfThePinThatItMovesTo(_Updating):
+    def applied(self, record: Record, patch: dict[str, Any]) -> dict[str, Any]:
+        head = patch.get("head")
+        left = {name: pin for name, pin in patch.get("pins", record.pins).items() if head and pin.length != head.length}
+        return patch | {"pins": left} if head else patch
+
+
+@fails("a_move_can_be_undone", "a_pin_holds_its_messages_whatever_happens")
+class PinsNothingButALength(MemoryEngine):
+    """A pin shows the first messages of whatever the history is."""
+
+    def update(self, key: Key, patch: Mapping[str, Any], **options: Any) -> Record:
+        session = self._session(key)
+        shown = dict(session.head)
+        record = super().update(key, patch, **options)
+        if "head" in patch:
+            session.head.update({number: shown.get(number, line) for number, line in session.head.items()})
+        return record
+
+
+@fails("a_message_beyond_the_head_is_not_stored_any_more")
+class RemembersIdsBeyondTheHead(_Appending):
+    def stored(self, key: Key, messages: Sequence[Message]) -> Sequence[Message]:
+        lines = (line for log in self._session(key).logs.values() for line in log.values())
+        beyond = {decode(line).id for line in lines} - self.ids(key)
+        return [m for m in messages if m.id not in beyond]
+
+
+@fails("a_pin_holds_its_messages_whatever_happens")
+class MovesPinsForwardWithStart(MemoryEngine):
+    def drop(self, key: Key) -> int:
+        session = self._session(key)
+        start = session.record.start
+        pins = {
+            name: replace(p, start=max(p.start, start), length=max(p.length, start))
+            for name, p in session.record.pins.items()
+        }
+        session.record = replace(session.record, pins=pins)
+        return super().drop(key)
+
+
+@fails("a_pin_holds_its_messages_whatever_happens")
+class EmptiesPinsWhenItReplaces(MemoryEngine):
+    def replace(self, key: Key, messages: Sequence[Message]) -> Record:
+        pins = super().replace(key, messages).pins
+        head = self._session(key).record.head
+        return self.update(key, {"pins": dict.fromkeys(pins, replace(head, length=head.start))})
+
+
+@fails("a_pin_holds_only_what_the_session_holds")
+class HoldsAsMuchOfAPinAsThereIs(_Pinning):
+    def pins(self, record: Record, pins: Any) -> Any:
+        return {name: self.clipped(record, pin) for name, pin in pins.items()}
+
+    def clipped(self, record: Record, pin: Any) -> Any:
+        first, length = self._session(record.key).first, record.length
+        if type(pin) is not Pin or pin.log != record.log:
+            return pin
+        return replace(pin, start=min(max(first, pin.start), length), length=min(max(first, pin.length), length))
+
+
+@fails("update_refuses_what_is_no_pin")
+class LeavesOutWhatIsNoPin(_Pinning):
+    def pins(self, record: Record, pins: Any) -> Any:
+        return {name: pin for name, pin in pins.items() if type(pin) is Pin} if isinstance(pins, dict) else pins
+
+
+@fails("update_refuses_what_is_no_pin")
+class MovesNowhereWithoutAPin(_Updating):
+    def applied(self, record: Record, patch: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in patch.items() if name != "head" or type(value) is Pin}
+
+
+@fails("a_pin_refuses_what_json_cannot_hold")
+class LetsJsonDecideAboutPins(_Pinning):
+    def pins(self, record: Record, pins: Any) -> Any:
+        return {name: replace(pin, info=_try_lenient(pin.info)) for name, pin in pins.items()}
+
+
+@fails("a_session_made_again_has_no_pins")
+class KeepsThePinsOfADeletedSession(_Bin):
     def open_session(self, record: Record, **options: Any) -> Record:
         opened = super().open_session(record, **options)
-        self._session(record.key).ids |= self._bin.ids if getattr(self, "_bin", None) else {}
-        return opened
+        old = getattr(self, "_bin", None)
+        if old:
+            session = self._session(record.key)
+            session.logs |= old.logs
+            session.record = replace(session.record, pins=old.record.pins)
+        return session.current() if old else opened
+
+
+# --------------------------------------------------------------------------------------------------------------- forks
+
+
+class _Forking(MemoryEngine):
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        super().fork(key, record, at=at)
+        self.spoil(self._session(key), self._session(record.key))
+        return self._session(record.key).current()
+
+    def spoil(self, source: Any, fork: Any) -> None:
+        raise NotImplementedError
+
+
+@fails("a_fork_has_the_history")
+class ForksTheArchiveToo(_Forking):
+    def spoil(self, source: Any, fork: Any) -> None:
+        fork.head.update({number: source.head[number] for number in range(source.first, fork.first)})
+        fork.first = source.first
+
+
+@fails("a_fork_has_the_history")
+class NumbersForksFromZero(_Forking):
+    def spoil(self, source: Any, fork: Any) -> None:
+        _numbered_from_zero(fork)
+
+
+@fails("a_fork_has_the_history")
+class ForksTheStateOfTheSource(_Forking):
+    def spoil(self, source: Any, fork: Any) -> None:
+        fork.record = replace(fork.record, state=source.record.state)
+
+
+@fails("a_fork_has_the_history")
+class ForksThePinsToo(_Forking):
+    def spoil(self, source: Any, fork: Any) -> None:
+        fork.record = replace(fork.record, pins=source.record.pins)
+
+
+@fails("a_fork_has_the_history")
+class RemembersInTheSourceThatItWasForked(_Forking):
+    def spoil(self, source: Any, fork: Any) -> None:
+        source.record = replace(source.record, revision=source.record.revision + 1)
+
+
+@fails("a_fork_is_new_in_the_listing")
+class TouchesWhatItForks(_Forking):
+    def spoil(self, source: Any, fork: Any) -> None:
+        self._touch(source)
+        source.record = replace(source.record, updated_at=source.record.updated_at - 1)
+
+
+@fails("a_fork_and_its_source_know_nothing_of_each_other")
+class LetsAForkWriteIntoItsSource(_Forking):
+    def spoil(self, source: Any, fork: Any) -> None:
+        fork.logs[fork.record.log] = source.head
+
+    def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
+        done = super().append(key, messages, **options)
+        for other in self._sessions.values():
+            other.record = replace(other.record, length=max(other.head, default=-1) + 1)
+        return done
+
+
+@fails("a_fork_and_its_source_know_nothing_of_each_other")
+class ArchivesInTheForksToo(MemoryEngine):
+    def update(self, key: Key, patch: Mapping[str, Any], **options: Any) -> Record:
+        for other in self._sessions.values():
+            start = patch.get("start", 0)
+            if other.record.key != key and type(start) is int and 0 <= start <= other.record.length:
+                other.record = replace(other.record, start=max(start, other.record.start))
+        return super().update(key, patch, **options)
+
+
+@fails("a_fork_knows_the_messages_it_began_with")
+class KnowsItsOwnMessagesOnly(_Forking):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._began: dict[Key, int] = {}
+
+    def spoil(self, source: Any, fork: Any) -> None:
+        self._began[fork.record.key] = fork.record.length
+
+    def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
+        session = self._session(key)
+        first, session.first = session.first, self._began.get(key, session.first)
+        try:
+            return super().append(key, messages, **options)
+        finally:
+            session.first = first
+
+
+@fails("a_fork_may_begin_at_a_pin")
+class ForksTheHeadOnly(MemoryEngine):
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        return super().fork(key, record)
+
+
+@fails("a_fork_may_begin_at_a_pin", "forks_of_forks_outlive_what_they_come_from")
+class DeletesForksWithTheirSource(MemoryEngine):
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        forked = super().fork(key, record, at=at)
+        self._sessions[record.key].source = key  # type: ignore[attr-defined]
+        return forked
+
+    def delete(self, key: Key) -> bool:
+        for other, session in list(self._sessions.items()):
+            if getattr(session, "source", None) == key:
+                self._sessions.pop(other)
+        super().delete(key)
+        return True
+
+
+@fails("forks_of_forks_outlive_what_they_come_from")
+class ReadsOneForkDeep(_Forking):
+    def spoil(self, source: Any, fork: Any) -> None:
+        deep = getattr(source, "deep", 0)
+        fork.deep = deep + 1
+        if deep > 5:
+            fork.head[fork.record.start] = fork.head[fork.record.start + 1]
+
+
+@fails("fork_refuses_what_cannot_be")
+class ForksOverWhatIsThere(MemoryEngine):
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        if record.key != key and key in self._sessions:
+            self._sessions.pop(record.key, None)
+        return super().fork(key, record, at=at)
+
+
+@fails("fork_refuses_what_cannot_be")
+class ForksToAnotherUser(MemoryEngine):
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        return super().fork(key, replace(record, user_id=key.user_id), at=at)
+
+
+@fails("fork_refuses_what_cannot_be")
+class MakesWhatItForks(MemoryEngine):
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        self.open_session(Record(*key))
+        return super().fork(key, record, at=at)
+
+
+@fails("of_many_who_fork_to_one_id_one_wins")
+class LooksThenForks(MemoryEngine):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._gate = _Gate(4)
+
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        missing = self.get(record.key) is None
+        self._gate.wait()
+        with self._lock:
+            if missing:
+                self._sessions.pop(record.key, None)
+            return super().fork(key, record, at=at)
+
+
+@fails("forks_made_while_others_append_and_delete_are_whole")
+class CountsThenCopies(MemoryEngine):
+    """Another thread appends after the fork has a length, and before it has its messages."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._counted, self._appended = threading.Event(), threading.Event()
+
+    def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
+        if threading.current_thread() is threading.main_thread():
+            return super().append(key, messages, **options)
+        self._counted.wait(timeout=10)
+        done = super().append(key, messages, **options)
+        self._appended.set()
+        return done
+
+    def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
+        counted = self._session(key).record
+        self._counted.set()
+        self._appended.wait(timeout=10)
+        return replace(super().fork(key, record, at=at), length=counted.length)
+
+
+# -------------------------------------------------------------------------------------------------------------- search
+
+
+class _Searching(MemoryEngine):
+    """Searches `candidates(user_id)` for those that match."""
+
+    def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
+        hits: dict[tuple[str, str], Hit] = {}
+        for key, number, message in self.candidates(user_id):
+            if query and self.matches(query, message.text()):
+                hits.setdefault((key.user_id, message.id), Hit(key, number, message))
+        return Found(list(hits.values())[:limit])
+
+    def candidates(self, user_id: str | None) -> Iterator[tuple[Key, int, Message]]:
+        for key in [key for key in self._sessions if user_id in (None, key.user_id)]:
+            found = self.shown(key)
+            yield from ((key, number, message) for number, message in enumerate(found.messages, found.first))
+
+    def shown(self, key: Key) -> Slice:
+        return self.read(key)
+
+    def matches(self, query: Query, text: str) -> bool:
+        return query.matches(text)
+
+
+@fails("search_finds_words")
+class SearchesWithCase(_Searching):
+    def matches(self, query: Query, text: str) -> bool:
+        return query.matches("".join(c for c in text if not c.isupper()))
+
+
+@fails("search_finds_words")
+class SearchesForParts(_Searching):
+    def matches(self, query: Query, text: str) -> bool:
+        return all(any(term in token for token in tokens(text)) for term in query.words + query.beginnings)
+
+
+@fails("search_finds_words")
+class FindsAnyOfTheWords(_Searching):
+    def matches(self, query: Query, text: str) -> bool:
+        return not {*query.words, *query.beginnings}.isdisjoint(tokens(text))
+
+
+@fails("search_finds_words")
+class SplitsWordsAtSpaces(_Searching):
+    """As the tokenisers of databases do."""
+
+    def matches(self, query: Query, text: str) -> bool:
+        return {*query.words, *query.beginnings} <= set(text.casefold().split())
+
+
+@fails("search_finds_words")
+class SearchesTextOnly(_Searching):
+    def candidates(self, user_id: str | None) -> Iterator[tuple[Key, int, Message]]:
+        return (found for found in super().candidates(user_id) if isinstance(found[2].content, str))
+
+
+@fails("a_query_is_words_and_nothing_else")
+class LeavesOutStopWords(_Searching):
+    def matches(self, query: Query, text: str) -> bool:
+        words = tuple(word for word in query.words if word not in ("and", "or", "not", "near", "drop"))
+        return super().matches(query._replace(words=words), text)
+
+
+@fails("a_query_is_words_and_nothing_else")
+class FindsEverythingByNoWord(_Searching):
+    def matches(self, query: Query, text: str) -> bool:
+        return query.words == ("word",) or super().matches(query, text)
+
+
+@fails("difficult_texts_can_be_searched")
+class SearchesUpToANul(_Searching):
+    def matches(self, query: Query, text: str) -> bool:
+        return super().matches(query, text.partition("\0")[0])
+
+
+@fails("search_finds_what_is_visible_now")
+class FindsArchivedMessages(_Searching):
+    def shown(self, key: Key) -> Slice:
+        return self.read(key, 0)
+
+
+@fails("search_finds_what_is_visible_now")
+class FindsWhatPinsHold(_Searching):
+    def candidates(self, user_id: str | None) -> Iterator[tuple[Key, int, Message]]:
+        yield from super().candidates(user_id)
+        for key, session in self._sessions.items():
+            logs = session.logs.values()
+            yield from ((key, number, decode(line)) for log in logs for number, line in log.items())
+
+
+class _Indexed(_Searching):
+    """Searches what was appended, until it is forgotten."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._index: list[tuple[Key, int, Message]] = []
+
+    def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
+        done = super().append(key, messages, **options)
+        found = self.read(key, done.length - len(messages))
+        self._index += [(key, number, message) for number, message in enumerate(found.messages, found.first)]
+        return done
+
+    def candidates(self, user_id: str | None) -> Iterator[tuple[Key, int, Message]]:
+        return (found for found in self._index if user_id in (None, found[0].user_id))
+
+
+@fails("search_finds_what_is_visible_now")
+class FindsWhatWasThereOnce(_Indexed):
+    pass
+
+
+@fails("search_finds_what_is_visible_now")
+class FindsWhatWasAppendedOnly(_Indexed):
+    def candidates(self, user_id: str | None) -> Iterator[tuple[Key, int, Message]]:
+        visible = list(_Searching.candidates(self, user_id))
+        return (found for found in super().candidates(user_id) if found in visible)
+
+
+@fails("search_keeps_users_apart")
+class SearchesEverybodysSessions(_Searching):
+    def candidates(self, user_id: str | None) -> Iterator[tuple[Key, int, Message]]:
+        return super().candidates(None)
+
+
+@fails("search_keeps_users_apart")
+class SearchesNobodysSessions(MemoryEngine):
+    def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
+        return super().search(user_id or DEFAULT_USER, query, limit=limit)
+
+
+@fails("a_message_shared_by_forks_is_found_once")
+class FindsAMessageInEveryFork(_Searching):
+    def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
+        found = (Hit(*found) for found in self.candidates(user_id))
+        return Found([hit for hit in found if query and query.matches(hit.message.text())])
+
+
+@fails("a_message_shared_by_forks_is_found_once")
+class FindsAMessageWhereItWasFirst(_Indexed):
+    def candidates(self, user_id: str | None) -> Iterator[tuple[Key, int, Message]]:
+        return (found for found in super().candidates(user_id) if found[0] in self._sessions)
+
+
+@fails("search_gives_no_more_than_the_limit")
+class SearchesBeyondTheLimit(_Searching):
+    def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
+        return super().search(user_id, query, limit=limit + 1)
+
+
+@fails("search_gives_no_more_than_the_limit")
+class FindsTenAtMost(MemoryEngine):
+    def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
+        return super().search(user_id, query, limit=min(limit, 10))
+
+
+@fails("search_while_others_append")
+class LosesWhatOthersIndex(_Indexed):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._gate = _Gate(3)
+
+    def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
+        indexed = list(self._index)
+        self._gate.wait()
+        done = super().append(key, messages, **options)
+        self._index = indexed + self._index[-1:]
+        return done
+
+
+@fails("it_describes_itself")
+class TellsNotWhatSurvives(MemoryEngine):
+    def describe(self) -> dict[str, str]:
+        described = super().describe()
+        del described["durability"]
+        return described
+
+
+@fails("it_describes_itself")
+class DescribesItselfInNumbers(MemoryEngine):
+    def describe(self) -> dict[str, str]:
+        return super().describe() | {"schema": 1}  # type: ignore[dict-item]
 
 
 # --------------------------------------------------------------------------------------------------------- two handles
@@ -1010,6 +1545,13 @@ class KnowsItsOwnIdsOnly(_TwoHandles):
             return self.engine.append(key, [replace(message, id="") for message in messages], **options)
 
 
+@fails("search_sees_what_the_other_handle_wrote")
+class RemembersWhatItFound(_TwoHandles):
+    class handle(_Handle):
+        def search(self, user_id: str | None, query: Query, **options: Any) -> Found:
+            return self.__dict__.setdefault("found", self.engine.search(user_id, query, **options))
+
+
 @fails("everything_is_there_after_closing")
 class ForgetsEverythingWhenItIsClosed(_TwoHandles):
     def close(self) -> None:
@@ -1026,10 +1568,12 @@ class LosesAppendsOfOtherThreads(MemoryEngine):
         self._gate = _Gate(8)
 
     def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
-        before = list(self._session(key).lines)
+        session = self._session(key)
+        before, length = dict(session.head), session.record.length
         self._gate.wait()
         with self._lock:
-            self._session(key).lines = before
+            session.logs[session.record.log] = before
+            session.record = replace(session.record, length=length)
             return super().append(key, messages, **options)
 
 
