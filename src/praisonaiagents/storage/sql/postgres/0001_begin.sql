@@ -1,0 +1,353 @@
+-- Sessions, their logs, and the functions that do a whole call in one round trip.
+--
+-- {schema} stands for the quoted name of the schema that everything lies in. Nothing here depends on a setting of the
+-- connection (search_path and the like), so that PgBouncer may give every transaction another one.
+--
+-- A session shows the end of one log. A log holds messages numbered from where its base ends, and goes back to the messages
+-- of its base: that is how forks share what they have in common. What no session and no pin shows any more is deleted by
+-- the call that let go of it.
+
+create table {schema}.version (
+    number integer primary key,
+    file text not null,
+    applied_at timestamptz not null default clock_timestamp()
+);
+comment on table {schema}.version is 'Which files of SQL made this schema what it is.';
+comment on column {schema}.version.number is 'The greatest is the version of the schema.';
+comment on column {schema}.version.file is 'The name of the file.';
+comment on column {schema}.version.applied_at is 'When it was applied.';
+
+create table {schema}.log (
+    id bigint generated always as identity primary key,
+    base bigint references {schema}.log,
+    base_length bigint,
+    check ((base is null) = (base_length is null))
+);
+create index on {schema}.log (base) where base is not null;
+
+create table {schema}.session (
+    id bigint generated always as identity primary key,
+    user_id text collate "C" not null,
+    session_id text collate "C" not null,
+    log bigint not null references {schema}.log,
+    first bigint not null,
+    start bigint not null,
+    length bigint not null,
+    revision bigint not null default 0,
+    change bigint generated always as identity,
+    created_at timestamptz not null,
+    updated_at timestamptz not null default clock_timestamp(),
+    agent_name json,
+    metadata json not null,
+    state json not null,
+    extra json not null,
+    unique (session_id, user_id),
+    check (0 <= first and first <= start and start <= length)
+);
+create index on {schema}.session (user_id, change);
+create index on {schema}.session (change);
+create index on {schema}.session (log);
+
+create table {schema}.pin (
+    session bigint not null references {schema}.session on delete cascade,
+    position integer not null,
+    name json not null,
+    log bigint not null references {schema}.log,
+    start bigint not null,
+    length bigint not null,
+    info json not null,
+    primary key (session, position),
+    check (0 <= start and start <= length)
+);
+create index on {schema}.pin (log);
+
+create table {schema}.message (
+    log bigint not null,
+    number bigint not null,
+    id text collate "C" not null,
+    line json not null,
+    words tsvector not null,
+    stored_at timestamptz not null default clock_timestamp(),
+    primary key (log, number)
+);
+create index on {schema}.message (log, id);
+create index on {schema}.message using gin (words);
+
+comment on table {schema}.log is
+    'Append-only logs of messages. Forking a session, or taking it back, makes a log that begins with messages of another one.';
+comment on column {schema}.log.id is 'Never used again, also when the log is gone.';
+comment on column {schema}.log.base is 'The log whose first messages are also the first of this one; null if there are none.';
+comment on column {schema}.log.base_length is 'How many: messages with lower numbers are found in the base.';
+
+comment on table {schema}.session is 'One row per session: what it is, and which part of which log it shows.';
+comment on column {schema}.session.id is 'Its number inside this database.';
+comment on column {schema}.session.user_id is 'Whose session it is. Two users with one session_id have two sessions.';
+comment on column {schema}.session.session_id is 'The name the user gave it.';
+comment on column {schema}.session.log is 'The log that it shows and appends to. No two sessions have the same one.';
+comment on column {schema}.session.first is 'Number of its oldest message that is kept. Up to start they are its archive.';
+comment on column {schema}.session.start is 'Number of its first visible message.';
+comment on column {schema}.session.length is 'Number that the next message gets.';
+comment on column {schema}.session.revision is 'Counts changes of this row other than appends.';
+comment on column {schema}.session.change is 'Grows with every change of any session: the order in which they were changed.';
+comment on column {schema}.session.created_at is 'When it was made, by the clock of the program or, if it named no time, of this server.';
+comment on column {schema}.session.updated_at is 'When it was changed last, by the clock of this server.';
+comment on column {schema}.session.agent_name is 'Which agent works in it, as JSON text, which can hold any character.';
+comment on column {schema}.session.metadata is 'Title, tags and the like.';
+comment on column {schema}.session.state is 'What the program keeps with the session.';
+comment on column {schema}.session.extra is 'Other fields of the session, of newer versions and other programs.';
+
+comment on table {schema}.pin is 'Earlier states that a session holds on to by name (snapshots, undo). What they show is kept.';
+comment on column {schema}.pin.session is 'session.id of the session that holds it.';
+comment on column {schema}.pin.position is 'Its place among the session''s pins.';
+comment on column {schema}.pin.name is 'Its name, as JSON text, which can hold any character.';
+comment on column {schema}.pin.log is 'The log that it shows a part of.';
+comment on column {schema}.pin.start is 'Number of the first message that it shows.';
+comment on column {schema}.pin.length is 'Number of the first message after those that it shows.';
+comment on column {schema}.pin.info is 'Label, time and the like.';
+
+comment on table {schema}.message is 'One row per message. A message that several sessions share is stored once.';
+comment on column {schema}.message.log is 'The log that it lies in.';
+comment on column {schema}.message.number is 'Its number in the log and in every session that shows it.';
+comment on column {schema}.message.id is
+    'Its id as it stands in JSON, without the quotes; for an id of more than 200 bytes "\sha256:" and its hash.';
+comment on column {schema}.message.line is 'The message: role, content, tool calls, ...; exactly as it was encoded.';
+comment on column {schema}.message.words is 'What it is found by: its words, folded, and "@" with a hash of its user.';
+comment on column {schema}.message.stored_at is 'When it was stored, by the clock of this server.';
+
+create view {schema}.record as
+select s.id, s.user_id, s.session_id, s.log, s.first, s.start, s.length, s.revision, s.change,
+    extract(epoch from s.created_at)::float8 as created_at, extract(epoch from s.updated_at)::float8 as updated_at,
+    s.agent_name, s.metadata, s.state, s.extra,
+    (
+        select json_agg(json_build_array(p.name, p.log, p.start, p.length, p.info) order by p.position)
+        from {schema}.pin p where p.session = s.id
+    ) as pins
+from {schema}.session s;
+comment on view {schema}.record is 'Sessions with their pins, as the program reads them.';
+
+-- Functions. What they have in common: enable_seqscan is off because a connection keeps the plans of their statements, and
+-- one that was made while a table was small would read all of it when it has grown.
+
+create function {schema}.durable(in_durable boolean) returns void language plpgsql as $fn$
+begin
+    if in_durable and current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+end $fn$;
+comment on function {schema}.durable is 'Makes this transaction survive a loss of power where the server does not do so anyway.';
+
+create function {schema}.open_session(
+    in_user text, in_session text, in_created float8, in_agent json, in_metadata json, in_state json, in_extra json,
+    in_base bigint, in_base_length bigint, in_start bigint, in_length bigint, in_durable boolean
+) returns table (made boolean, session {schema}.record) language plpgsql set enable_seqscan = off as $fn$
+declare
+    new_log bigint;
+    new_session bigint;
+begin
+    perform {schema}.durable(in_durable);
+    loop
+        return query select false, r from {schema}.record r where r.user_id = in_user and r.session_id = in_session;
+        exit when found;
+        insert into {schema}.log (base, base_length) values (in_base, in_base_length) returning id into new_log;
+        insert into {schema}.session
+            (user_id, session_id, log, first, start, length, created_at, agent_name, metadata, state, extra)
+        values (
+            in_user, in_session, new_log, in_start, in_start, in_length,
+            case when in_created = 0 then clock_timestamp() else to_timestamp(in_created) end,
+            in_agent, in_metadata, in_state, in_extra
+        )
+        on conflict (session_id, user_id) do nothing
+        returning id into new_session;
+        if found then
+            return query select true, r from {schema}.record r where r.id = new_session;
+            exit;
+        end if;
+        delete from {schema}.log where id = new_log;  -- somebody else was faster
+    end loop;
+end $fn$;
+comment on function {schema}.open_session is
+    'The session, made if it is not there: empty, or with the messages in_start to in_length that are seen from log in_base.';
+
+create function {schema}.lock_session(in_user text, in_session text, in_frees bigint, in_durable boolean)
+returns setof {schema}.record language plpgsql set enable_seqscan = off as $fn$
+begin
+    perform {schema}.durable(in_durable);
+    if in_frees is not null then
+        perform pg_advisory_xact_lock(in_frees);
+    end if;
+    perform from {schema}.session s where s.user_id = in_user and s.session_id = in_session for update;
+    return query select r.* from {schema}.record r where r.user_id = in_user and r.session_id = in_session;
+end $fn$;
+comment on function {schema}.lock_session is
+    'The session, which nobody else can change until this transaction ends. in_frees: a number that stands for the user, whose '
+    'other calls that delete messages wait too; so what two calls let go of at once is not spared by both.';
+
+create function {schema}.append(
+    in_user text, in_session text, in_ids text[], in_lines text[], in_words text[],
+    in_given text[], in_alike text[], in_expected bigint, in_durable boolean,
+    out outcome text, out visible_from bigint, out total bigint, out differing text[]
+) language plpgsql set enable_seqscan = off as $fn$
+declare
+    s record;
+    part record;
+    stored_ids text[];
+    stored_lines text[];
+    part_log bigint;
+    part_stop bigint;
+begin
+    perform {schema}.durable(in_durable);
+    select id, log, first, start, length into s from {schema}.session
+        where user_id = in_user and session_id = in_session for no key update;
+    if not found then
+        outcome := 'missing';
+        return;
+    end if;
+    visible_from := s.start;
+    total := s.length;
+    outcome := 'stored';
+
+    if cardinality(in_given) > 0 then
+        part_log := s.log;
+        part_stop := s.length;
+        loop
+            select array_agg(m.id) as ids, array_agg(m.line::text) as lines into part from {schema}.message m
+                where m.log = part_log and m.id = any (in_given) and m.number >= s.first and m.number < part_stop;
+            stored_ids := stored_ids || part.ids;
+            stored_lines := stored_lines || part.lines;
+            select l.base, l.base_length into part from {schema}.log l where l.id = part_log;
+            exit when part.base is null or part.base_length <= s.first;
+            part_log := part.base;
+            part_stop := least(part_stop, part.base_length);
+        end loop;
+    end if;
+    if stored_ids is not null then
+        select array_agg(stored.line) into differing from unnest(stored_ids, stored_lines) as stored (id, line)
+            where not exists (
+                select from unnest(in_ids, in_lines, in_alike) as new (id, line, alike)
+                where new.id = stored.id and stored.line in (new.line, new.alike)
+            );
+        if differing is not null then
+            outcome := 'differs';
+            return;
+        end if;
+        select array_agg(m.id order by m.place), array_agg(m.line order by m.place), array_agg(m.words order by m.place)
+            into in_ids, in_lines, in_words
+            from unnest(in_ids, in_lines, in_words) with ordinality as m (id, line, words, place)
+            where m.id <> all (stored_ids);
+    end if;
+
+    if coalesce(cardinality(in_ids), 0) = 0 then
+        return;
+    end if;
+    if in_expected <> s.length then
+        outcome := 'conflict';
+        return;
+    end if;
+    total := s.length + cardinality(in_ids);
+    insert into {schema}.message (log, number, id, line, words)
+        select s.log, s.length + m.place - 1, m.id, m.line::json, array_to_tsvector(string_to_array(m.words, ' '))
+        from unnest(in_ids, in_lines, in_words) with ordinality as m (id, line, words, place);
+    update {schema}.session set length = total, change = default, updated_at = clock_timestamp() where id = s.id;
+end $fn$;
+comment on function {schema}.append is
+    'Appends messages to a session, all or none; those stored already are left out. in_given: ids that may be stored. If one is, '
+    'with a line that is neither the new one nor the one in in_alike at its place, nothing is stored and it is in differing. '
+    'in_words: what each is found by, with blanks between.';
+
+create function {schema}.read(in_user text, in_session text, in_start bigint, in_stop bigint)
+returns table (number bigint, line json) language plpgsql stable set enable_seqscan = off as $fn$
+declare
+    s record;
+    part record;
+    logs bigint[] := '{}';
+    starts bigint[] := '{}';
+    part_log bigint;
+    part_start bigint;
+    low bigint;
+    high bigint;
+begin
+    select t.log, t.first, t.start, t.length into s from {schema}.session t
+        where t.user_id = in_user and t.session_id = in_session;
+    if not found then
+        return;
+    end if;
+    low := case
+        when in_start is null then s.start
+        when in_start < 0 then greatest(s.start, s.length + in_start)
+        else least(greatest(s.first, in_start), s.length)
+    end;
+    high := greatest(low, least(in_stop, s.length));
+    number := low;
+    return next;
+    part_log := s.log;
+    while part_log is not null and low < high loop
+        select l.base, coalesce(l.base_length, 0) as base_length into part from {schema}.log l where l.id = part_log;
+        logs := part_log || logs;
+        starts := greatest(low, part.base_length) || starts;
+        part_log := case when low < part.base_length then part.base end;
+    end loop;
+    for i in 1 .. cardinality(logs) loop
+        return query select m.number, m.line from {schema}.message m
+            where m.log = logs[i] and m.number >= starts[i] and m.number < least(high, starts[i + 1])
+            order by m.number;
+    end loop;
+end $fn$;
+comment on function {schema}.read is
+    'Messages of a session, oldest first, after a row without a message that holds the number where they begin. in_start: '
+    'null for the first visible message, negative for so many from the end. in_stop: null for the end.';
+
+create function {schema}.search(in_user text, in_query tsquery, in_limit bigint)
+returns table (user_id text, session_id text, number bigint, line json)
+language sql stable set enable_seqscan = off set jit = off as $fn$
+    select seen.user_id, seen.session_id, found.number, found.line
+    from (
+        select m.log, m.number, m.line, m.stored_at, ts_rank(m.words, in_query, 1) as rank
+        from {schema}.message m where m.words @@ in_query
+        order by 5 desc, 4 desc, 2 desc
+    ) found
+    cross join lateral (
+        (
+            select s.user_id, s.session_id from {schema}.session s
+            where s.log = found.log and s.start <= found.number and found.number < s.length
+                and (in_user is null or s.user_id = in_user)
+        )
+        union all
+        (
+            with recursive down (id) as (
+                select l.id from {schema}.log l where l.base = found.log and found.number < l.base_length
+                union all
+                select l.id from down join {schema}.log l on l.base = down.id and found.number < l.base_length
+            )
+            select s.user_id, s.session_id from down join {schema}.session s on s.log = down.id
+            where s.start <= found.number and (in_user is null or s.user_id = in_user)
+        )
+        limit 1
+    ) seen
+    order by found.rank desc, found.stored_at desc, found.number desc
+    limit in_limit
+$fn$;
+comment on function {schema}.search is
+    'Messages that match and that a session shows, each in one of them: the best first, of equal ones the newest.';
+
+-- For people. A NUL, which JSON can hold and text cannot, is shown as U+FFFD.
+
+create function {schema}.shown(in_value json) returns json language sql immutable as $fn$
+    select replace(in_value::text, '\u0000', '\ufffd')::json
+$fn$;
+comment on function {schema}.shown is 'The value without NULs, so that its parts can be taken as text.';
+
+create view {schema}.sessions as
+select s.user_id, s.session_id, {schema}.shown(s.metadata) ->> 'title' as title, {schema}.shown(s.agent_name) #>> '{}' as agent_name,
+    s.length - s.start as messages, s.start - s.first as archived, s.created_at, s.updated_at
+from {schema}.session s;
+comment on view {schema}.sessions is 'For people: one row per session. Newest first: order by updated_at desc.';
+
+create view {schema}.messages as
+select s.user_id, s.session_id, m.number, m.number >= s.start as visible, t.line ->> 'role' as role,
+    t.line ->> 'content' as content, m.line
+from {schema}.session s
+    cross join lateral {schema}.read(s.user_id, s.session_id, 0, null) m
+    cross join lateral (select {schema}.shown(m.line) as line) t
+where m.line is not null;
+comment on view {schema}.messages is 'For people: the history of every session, in which shared messages appear once each. '
+    'Ask for one: where user_id = ... and session_id = ... order by number.';
