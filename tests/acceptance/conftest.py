@@ -17,7 +17,10 @@ from .disk import Disk
 from .servers import AgentServer, postgres_database, redis_server
 from .terminal import open_terminal
 
-FOREIGN = ("PRAISONAI_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "XDG_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+FOREIGN = (
+    *("PRAISONAI_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "XDG_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"),
+    *("POSTGRES_URL", "DATABASE_URL", "REDIS_URL", "PGHOST", "PGPORT", "PGUSER", "PGPASS", "PGDATABASE", "PGSERVICE"),
+)
 """Variables that begin so would reach the code under test from the machine."""
 
 
@@ -57,9 +60,9 @@ def terminal() -> Iterator[Callable[..., pexpect.spawn]]:
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of an empty PostgreSQL database of this test's own."""
-    with postgres_database(tmp_path_factory) as url:
+    with postgres_database() as url:
         yield url
 
 

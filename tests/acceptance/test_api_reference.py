@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import praisonaiagents
 import pytest
 from praisonaiagents import Agent, MemoryConfig
@@ -13,11 +15,7 @@ from .page import covers, later, run_block
 from .servers import AgentServer
 
 ALICE = "My name is Alice and I love pizza"
-ENGINES = [
-    pytest.param("sqlite", marks=later("the SQLite engine")),
-    pytest.param("redis", marks=later("the Redis engine")),
-    pytest.param("postgres", marks=later("the PostgreSQL engine")),
-]
+ENGINES = ["sqlite", "redis", "postgres"]
 
 
 def database(engine: str, disk: Disk, request: pytest.FixtureRequest) -> str:
@@ -86,6 +84,55 @@ def test_backend_names_the_engine_of_db(engine: str, disk: Disk, request: pytest
 
 
 @covers("api-reference/agent-session-parameters/row-backend")
+@pytest.mark.parametrize(
+    ("engine", "variable"),
+    [
+        ("sqlite", "PRAISONAI_DB_URL"),
+        ("redis", "PRAISONAI_DB_URL"),
+        ("redis", "REDIS_URL"),
+        ("postgres", "PRAISONAI_DB_URL"),
+        ("postgres", "POSTGRES_URL"),
+        ("postgres", "DATABASE_URL"),
+    ],
+)
+def test_backend_without_db_is_looked_up_in_the_environment(
+    engine: str, variable: str, disk: Disk, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database(engine, disk, request)
+    monkeypatch.setenv(variable, url)
+    memory = {"session_id": "mine", "backend": engine}
+    Agent(name="Assistant", memory=MemoryConfig(**memory)).start(ALICE)
+    assert disk.sessions() == set()
+    assert "Alice" in ask_elsewhere(memory, "What's my name?")
+    monkeypatch.delenv(variable)
+    assert "Alice" in ask_elsewhere({"session_id": "mine", "db": url}, "What's my name?")
+
+
+@covers("api-reference/agent-session-parameters/row-backend")
+def test_backend_postgres_is_the_server_that_libpq_is_told_of(
+    postgres: str, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = urlsplit(postgres)
+    told = {"PGHOST": where.hostname, "PGPORT": str(where.port), "PGUSER": where.username, "PGDATABASE": where.path[1:]}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value or "")
+    memory = {"session_id": "mine", "backend": "postgres"}
+    Agent(name="Assistant", memory=MemoryConfig(**memory)).start(ALICE)
+    for name in told:
+        monkeypatch.delenv(name)
+    assert disk.sessions() == set()
+    assert "Alice" in ask_elsewhere({"session_id": "mine", "db": postgres}, "What's my name?")
+
+
+@covers("api-reference/agent-session-parameters/row-backend")
+def test_backend_sqlite_is_a_file_in_the_home(disk: Disk) -> None:
+    Agent(name="Assistant", memory=MemoryConfig(session_id="mine", backend="sqlite")).start(ALICE)
+    assert (disk.home / "sessions.db").read_bytes().startswith(b"SQLite format 3")
+    assert disk.sessions() == set()
+    assert "Alice" in ask_elsewhere({"session_id": "mine", "backend": "sqlite"}, "What's my name?")
+
+
+@covers("api-reference/agent-session-parameters/row-backend")
 def test_a_misspelt_backend_is_refused_with_the_names_there_are(disk: Disk) -> None:
     with pytest.raises(ConfigError, match="file"):
         Agent(name="Assistant", memory=MemoryConfig(session_id="mine", backend="fiel"))
@@ -114,7 +161,6 @@ def test_auto_memory_extracts_what_matters_from_a_conversation() -> None:
     assert "Alice" in agent.get_memory_context("name")
 
 
-@later("the PostgreSQL engine")
 @covers("api-reference/agent-session-parameters/python-1")
 @pytest.mark.filterwarnings("ignore:.*auto_memory:UserWarning")
 def test_the_full_configuration_example(postgres: str, disk: Disk) -> None:

@@ -11,7 +11,7 @@ from praisonaiagents.session import DefaultSessionStore, get_default_session_sto
 
 from .disk import Disk
 from .elsewhere import ask_elsewhere
-from .page import covers, item, later, run_block
+from .page import covers, item, run_block
 
 PATTERNS = "best-practices/session-id-patterns/python-1"
 
@@ -42,14 +42,7 @@ def test_a_user_id_keeps_everyone_else_out() -> None:
     assert "Alice" in ask_elsewhere({"session_id": "main", "user_id": "alice"}, "What's my name?")
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "file",
-        pytest.param("sqlite", marks=later("the SQLite engine")),
-        pytest.param("postgres", marks=later("the PostgreSQL engine")),
-    ],
-)
+@pytest.mark.parametrize("backend", ["file", "sqlite", "postgres"])
 @covers("best-practices/choose-right-backend")
 def test_the_same_agent_runs_on_each_backend(backend: str, disk: Disk, request: pytest.FixtureRequest) -> None:
     memory = {"session_id": "main", "backend": backend}

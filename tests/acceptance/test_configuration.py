@@ -6,7 +6,7 @@ import pytest
 
 from .disk import Disk
 from .elsewhere import ask_elsewhere
-from .page import covers, later, run_block
+from .page import covers, run_block
 
 MEMORY_CONFIG = "configuration-options/using-memoryconfig-recommended/python-1"
 
@@ -38,7 +38,6 @@ def test_the_dict_shorthand_persists_to_json(disk: Disk) -> None:
     assert "Alice" in ask_elsewhere({"session_id": "my-session"}, "What's my name?")
 
 
-@later("the PostgreSQL engine")
 @covers("configuration-options/using-dict-shorthand/python-1")
 def test_the_dict_shorthand_with_a_database_persists_to_it(disk: Disk, postgres: str) -> None:
     agent = run_block("configuration-options/using-dict-shorthand/python-1", postgres=postgres)["agent"]

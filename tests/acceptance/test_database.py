@@ -5,13 +5,15 @@ A database is proved by a second process that is given its URL and remembers, an
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from praisonaiagents import Agent
 from praisonaiagents.errors import UnknownEngine
 
 from .disk import Disk
 from .elsewhere import ask_elsewhere
-from .page import covers, later, run_block
+from .page import covers, run_block
 
 
 def is_resumed_from(db: str, agent: Agent, disk: Disk) -> None:
@@ -25,23 +27,33 @@ def is_resumed_from(db: str, agent: Agent, disk: Disk) -> None:
 # ---- the code ----
 
 
-@later("the PostgreSQL engine")
 @covers("database-persistence/python-postgresql")
 def test_postgresql(postgres: str, disk: Disk) -> None:
     is_resumed_from(postgres, run_block("database-persistence/python-postgresql", postgres=postgres)["agent"], disk)
 
 
-@later("the SQLite engine")
 @covers("database-persistence/python-sqlite")
 def test_sqlite(disk: Disk) -> None:
     is_resumed_from("sqlite:///sessions.db", run_block("database-persistence/python-sqlite")["agent"], disk)
     assert (disk.work / "sessions.db").read_bytes().startswith(b"SQLite format 3")
 
 
-@later("the Redis engine")
 @covers("database-persistence/python-redis")
 def test_redis(redis: str, disk: Disk) -> None:
     is_resumed_from(redis, run_block("database-persistence/python-redis", redis=redis)["agent"], disk)
+
+
+@covers("database-persistence/python-postgresql")
+def test_a_database_that_is_not_there_is_an_error_at_the_first_turn_and_no_file(disk: Disk) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused, and the port stays ours
+        url = f"postgresql://user:pass@127.0.0.1:{nobody.getsockname()[1]}/mydb"
+        agent = run_block("database-persistence/python-postgresql", postgres=url)["agent"]
+        with pytest.raises(ConnectionError) as refused:
+            agent.start("My name is Alice and I love pizza")
+    assert url.partition("@")[2].removesuffix("/mydb") in str(refused.value)
+    assert "user:pass" not in str(refused.value)
+    assert disk.files() == set()
 
 
 # ---- the diagram ----
@@ -62,7 +74,6 @@ def test_without_a_database_the_place_is_a_json_file(disk: Disk) -> None:
     assert "Alice" in ask_elsewhere({"session_id": "user-123"}, "What's my name?")
 
 
-@later("the SQLite engine")
 @covers("database-persistence/step-memory-to-sqlite")
 def test_two_sqlite_databases_are_two_places(disk: Disk) -> None:
     one, two = (f"sqlite:///{disk.work / name}" for name in ("one.db", "two.db"))
@@ -71,14 +82,12 @@ def test_two_sqlite_databases_are_two_places(disk: Disk) -> None:
     assert "Alice" not in ask_elsewhere({"session_id": "user-123", "db": two}, "What's my name?")
 
 
-@later("the PostgreSQL engine")
 @covers("database-persistence/step-memory-to-postgresql")
 def test_postgresql_is_another_place_than_the_json_file(postgres: str) -> None:
     Agent(name="Assistant", memory={"session_id": "user-123"}).start("My name is Alice and I love pizza")
     assert "Alice" not in ask_elsewhere({"session_id": "user-123", "db": postgres}, "What's my name?")
 
 
-@later("the Redis engine")
 @covers("database-persistence/step-memory-to-redis")
 def test_redis_is_another_place_than_the_json_file(redis: str) -> None:
     Agent(name="Assistant", memory={"session_id": "user-123"}).start("My name is Alice and I love pizza")

@@ -11,7 +11,7 @@ from praisonaiagents import Agent
 
 from .disk import Disk
 from .elsewhere import ask_elsewhere
-from .page import covers, later, run_script
+from .page import covers, run_script
 
 SESSION = {"session_id": "my-session"}
 
@@ -108,7 +108,6 @@ def test_a_session_id_is_persisted_to_json(first_run: Path, disk: Disk) -> None:
     assert disk.sessions() == {"my-session.json"}
 
 
-@later("the SQLite engine")
 @covers("how-it-works/row-memory-session-id-db")
 def test_a_session_id_with_a_db_is_persisted_to_that_database(disk: Disk) -> None:
     memory = SESSION | {"db": f"sqlite:///{disk.work / 'mine.db'}"}

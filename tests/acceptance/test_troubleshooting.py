@@ -219,7 +219,6 @@ def test_a_limit_on_one_retrieval_gives_the_newest_and_drops_nothing() -> None:
     assert len(store.get_chat_history("large")) == 120
 
 
-@later("the SQLite engine")
 @covers("troubleshooting/memory-issues-with-large-sessions/consider-using-sqlite-backend-for-better-performance")
 def test_a_large_session_goes_on_over_sqlite(disk: Disk) -> None:
     memory = {"session_id": "large", "backend": "sqlite"}
