@@ -51,7 +51,7 @@ def looked(status: int, out: str) -> Looked:
     [line] = out.splitlines()
     assert SECRET not in line
     told = json.loads(line)
-    places = {place["name"]: place for place in told["places"]}
+    places = {place["name"].partition(" ")[0]: place for place in told["places"]}
     assert len(places) == len(told["places"])
     assert told["ok"] is all(place["ok"] for place in told["places"]) is (status == 0)
     return Looked(status, told, places)
@@ -74,9 +74,9 @@ def tree(folder: Path) -> list[str]:
 def test_where_nothing_is_nothing_is_made(home: Path, tmp_path: Path) -> None:
     found = look("--db", f"file://{tmp_path}/a/b/c")
     assert found.status == 0
-    assert found.places["default place"]["place"] == f"{home}/sessions"
+    assert found.places["default"]["place"] == f"{home}/sessions"
     for place in found.places.values():
-        assert place["note"] == "not there yet; the first session makes it"
+        assert place["note"] == "nothing is there yet; the first session makes it"
         assert place["append_ms"] is None
     assert list(tmp_path.iterdir()) == []
     assert found.told["not_configured"] == ["SQLite", "PostgreSQL", "Redis"]
@@ -85,7 +85,7 @@ def test_where_nothing_is_nothing_is_made(home: Path, tmp_path: Path) -> None:
 def test_a_folder_is_described_and_tried_and_left_as_it_was(home: Path) -> None:
     get_default_session_store().add_user_message("talk", "Hello!")
     before = tree(home)
-    place = look().places["default place"]
+    place = look().places["default"]
     assert (place["ok"], place["problem"], place["advice"], place["note"]) == (True, None, None, None)
     assert place["place"] == f"{home}/sessions"
     assert place["append_ms"] > 0
@@ -108,7 +108,7 @@ def test_nothing_is_left_behind_when_an_append_fails(home: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400)); main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
-    place = looked(done.returncode, done.stdout).places["default place"]
+    place = looked(done.returncode, done.stdout).places["default"]
     assert "no room left" in place["problem"]
     assert "space" in place["advice"]
     assert tree(home) == before
@@ -146,11 +146,12 @@ def test_a_variable_that_makes_no_sense_is_a_finding(monkeypatch: pytest.MonkeyP
     assert "no storage engine serves 'mysql'" in found.places["PRAISONAI_DB_URL"]["problem"]
     for name, place in found.places.items():
         assert place["advice"] == f"correct the URL in {name}"
+    assert look("--db", f"mysql://user:{SECRET}@elsewhere").places["--db"]["advice"] == "correct the URL in --db"
 
 
 def test_somebody_elses_database_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "mysql://localhost/shop")
-    assert list(look().places) == ["default place"]
+    assert list(look().places) == ["default"]
 
 
 # What is wrong
@@ -159,7 +160,7 @@ def test_somebody_elses_database_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
 def test_a_folder_that_may_not_be_written_to(home: Path) -> None:
     get_default_session_store().add_user_message("talk", "Hello!")
     (home / "sessions").chmod(0o500)
-    place = look_without_root_powers().places["default place"]
+    place = look_without_root_powers().places["default"]
     (home / "sessions").chmod(0o700)
     assert place["ok"] is False
     assert "Permission denied" in place["problem"]
@@ -229,7 +230,7 @@ def test_people_are_told_in_lines(home: Path) -> None:
     assert done.stdout.endswith("\nAll well.\n")
     done = CliRunner().invoke(praisonai, ["doctor", "--db", f"fails://u:{SECRET}@host"])
     assert (done.exit_code, done.stderr) == (1, "")
-    wrong = done.stdout.partition("\n--db: ")[2]
+    wrong = done.stdout.partition("\n--db fails://u:***@host: ")[2]
     assert wrong.startswith("something is wrong\n  Place:   fails://u:***@host\n  Problem: the engine failed with")
     assert "\n  To do:   report it" in wrong
     assert wrong.endswith("1 of 2 places: something is wrong.\n")

@@ -2,8 +2,8 @@
 
 It looks at the default place, at every database that the environment names, at the SQLite file if there is one, and at those
 of `--db`. Each is opened as an agent would open it and written to: to a session of its own, under a user of its own, which is
-deleted again. What a reader would get wrong: where nothing is yet, nothing is made. A folder or a file that the first session
-will make is only looked for.
+deleted again. What a reader would get wrong: where nothing is yet, nothing is made. A folder, a file or tables that the first
+session will make are only looked for, and whether they could be made.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
@@ -64,9 +64,11 @@ _EXTRAS = {
     "groq": "groq",
     "mistral": "mistralai",
 }
+_NOT_YET = "nothing is there yet; the first session makes it"
 _CONNECT = "is the server running, and can it be reached from here under this address?"
 _WRITABLE = "give this user the right to write there, or choose another place"
-_LOGIN_WORDS = ("password", "authenticat", "noauth", "wrongpass", "role ", "pg_hba")
+_CREATE = "make the database (createdb), or correct its name in the URL"
+_LOGIN_WORDS = ("password", "authenticat", "noauth", "wrongpass", "role ", "pg_hba", "noperm")
 
 
 class Place(NamedTuple):
@@ -121,7 +123,7 @@ def doctor(ctx: click.Context, urls: tuple[str, ...]) -> None:
 def _places(databases: dict[str, Place | None], urls: tuple[str, ...]) -> Iterator[Place]:
     """Every place once, the default one first."""
     seen: set[str] = set()
-    for place in (_default_place(), *databases.values(), *(Place("--db", url) for url in urls)):
+    for place in (_default_place(), *databases.values(), *(Place(f"--db {masked(url)}", url) for url in urls)):
         if place and place.url not in seen:
             seen.add(place.url)
             yield place
@@ -174,8 +176,8 @@ def _look(place: Place) -> Finding:
 
 def _tried(place: Place, engine: Engine) -> Finding:
     facts = engine.describe()
-    where = facts.pop("place", masked(place.url))
-    return Finding(place.name, where, ok=True, facts=facts, append_ms=_append_ms(engine))
+    where, warning = facts.pop("place", masked(place.url)), facts.pop("warning", None)
+    return Finding(place.name, where, ok=not warning, facts=facts, append_ms=_append_ms(engine), problem=warning)
 
 
 def _append_ms(engine: Engine) -> float:
@@ -211,15 +213,20 @@ def _swept(engine: Engine) -> Iterator[None]:
 
 
 def _not_yet(place: Place, engine: Engine) -> Finding | None:
-    """What there is to say where the first session has still to make the folder or the file; None where it is there."""
+    """What there is to say where the first session has still to make a folder, a file or tables; None where they are there."""
     path = _path_of(engine)
-    if path is None or os.path.lexists(path):
-        return None
+    if path is not None:
+        return None if os.path.lexists(path) else _can_be_made(place, path)
+    is_there: Callable[[], bool] | None = getattr(engine, "is_there", None)
+    return None if is_there is None or is_there() else Finding(place.name, masked(place.url), ok=True, note=_NOT_YET)
+
+
+def _can_be_made(place: Place, path: str) -> Finding:
     above = os.path.dirname(path)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
     if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK):
-        return Finding(place.name, path, ok=True, note="not there yet; the first session makes it")
+        return Finding(place.name, path, ok=True, note=_NOT_YET)
     return _wrong(Place(place.name, path), f"it cannot be made: {above} is no folder to write in", _WRITABLE)
 
 
@@ -232,26 +239,27 @@ def _path_of(engine: Engine) -> str | None:
 # --- what to do ---
 
 
-def _wrong(place: Place, problem: str, advice: str) -> Finding:
+def _wrong(place: Place, problem: str, advice: str | None) -> Finding:
     return Finding(place.name, masked(place.url), ok=False, problem=problem, advice=advice)
 
 
-def _advice(place: Place, error: PraisonError) -> str:
+def _advice(place: Place, error: PraisonError) -> str | None:
     """What to do about an error, in plain words."""
     if isinstance(error, MissingDependency):
         return f"pip install 'praisonaiagents[{error.extra}]'"
     if isinstance(error, NewerFormat):
         return "pip install --upgrade praisonaiagents"
     if isinstance(error, ConfigError):
-        return f"correct the URL in {place.name}"
+        return f"correct the URL in {place.name.partition(' ')[0]}"
     if isinstance(error, EngineUnreachable):
-        refused = any(word in str(error).lower() for word in _LOGIN_WORDS)
-        return "correct the login in the URL" if refused else _CONNECT
+        if any(word in str(error).lower() for word in _LOGIN_WORDS):
+            return "correct the login in the URL"
+        return _CREATE if "does not exist" in str(error) else _CONNECT
     if isinstance(error, StorageFull):
         return "make space there"
     if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return _WRITABLE
-    return "see docs/how-to/troubleshooting.md"
+    return None  # the error says it itself
 
 
 # --- showing ---

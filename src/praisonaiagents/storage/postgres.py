@@ -233,6 +233,10 @@ class PostgresEngine:
 
     # The engine
 
+    def is_there(self) -> bool:
+        """True if the tables are there, which the first session makes. Makes nothing; raises if they could not be made."""
+        return self._server.is_there()
+
     def describe(self) -> dict[str, str]:
         names = ["server_version", "fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names"]
         settings: dict[str, str] = dict(self._read(_SETTINGS, (names,)))

@@ -131,6 +131,22 @@ class PostgresServer:
         digest = hashlib.sha256(f"praisonaiagents\0{self.schema}\0{name}".encode()).digest()
         return int.from_bytes(digest[:8], signed=True)
 
+    def is_there(self) -> bool:
+        """True if the schema has been made. If not, tries to make it and takes that back; raises what that raises."""
+
+        def look(connection: Connection) -> bool:
+            if self._version(connection):
+                return True
+            with self._translated(connection, may_be_stored=False):
+                connection.execute("begin")
+                try:
+                    self._migrate(connection)
+                finally:
+                    connection.execute("rollback")
+            return False
+
+        return self._call(look, "read", ())
+
     def close(self) -> None:
         self._pool.close()
 
