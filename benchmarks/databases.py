@@ -175,7 +175,7 @@ def _sessions(place: Place, settings: Settings) -> Iterator[Row]:
     contenders: dict[str, Contender] = {}
     for user, count in (("few", few), ("many", many)):
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda number, user=user: _make(place.store, user, number), range(count)))  # type: ignore[misc]
+            list(pool.map(lambda number, user=user: _make(place.store, user, number), range(count)))
         contenders[f"append {user}"] = Contender(partial(_append, place.store, "0", user))
         contenders[f"list {user}"] = Contender(partial(place.store.list_sessions, 10, user_id=user))
     values = in_turns(contenders, rounds=settings.rounds(60), calls=5)
