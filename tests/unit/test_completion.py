@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from praisonaiagents.cli.main import praisonai
 from praisonaiagents.session import get_default_session_store
+from praisonaiagents.session.places import open_store
 
 PATIENCE_S = 60
 Complete = Callable[..., list[str]]
@@ -111,6 +112,8 @@ def test_the_scripts_ask_this_program(shell: str) -> None:
 @pytest.mark.usefixtures("sessions")
 def test_tab_in_a_real_bash(tmp_path: Path) -> None:
     """bash finds `praisonai` on its PATH, so one is put there that is this very code."""
+    with open_store(f"file://{tmp_path}/other") as store:
+        store.add_user_message("a:b:c", "Elsewhere")
     program = tmp_path / "bin" / "praisonai"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m praisonaiagents.cli "$@"\n')
@@ -131,6 +134,10 @@ def test_tab_in_a_real_bash(tmp_path: Path) -> None:
         bash.expect_exact("--yes ")
         bash.sendline("")
         bash.expect_exact("Deleted session: my-first")
+        bash.send(f"praisonai session show --db file://{tmp_path}/other a:b\t")
+        bash.expect_exact("a:b:c ")
+        bash.sendline("")
+        bash.expect_exact("[user] Elsewhere")
     finally:
         bash.close(force=True)
 

@@ -64,6 +64,8 @@ def main() -> None:
 
 
 def _run() -> int:
+    if "_PRAISONAI_COMPLETE" in os.environ:
+        import praisonaiagents.cli.completion  # noqa: F401 - it knows how bash asks
     try:
         code = praisonai(prog_name="praisonai", standalone_mode=False)
     except click.Abort:
