@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import warnings
@@ -332,6 +333,63 @@ def test_delete_asks_and_a_yes_deletes(terminal: Terminal) -> None:
     asked.send("y\r")
     assert "Deleted session: talk\r\n" in finish(asked)
     assert get_default_session_store().list_sessions() == []
+
+
+def test_search_shows_the_terms_in_bold(terminal: Terminal) -> None:
+    store = get_default_session_store()
+    store.add_user_message("talk", "Hello!")
+    store.add_user_message("talk", "\x1b[2JIn the Café, 我想去北京旅行, in cafés and cafeterias")
+    store.rename_session("talk", "A \x07title")
+    found = finish(terminal(f"TZ=UTC {P} session search cafe 北京"))
+    when = store.get_session("talk").updated_at
+    assert found == (
+        f"talk  A title, message 1, user, {when[:10]} {when[11:16]}\r\n"
+        "  [2JIn the Café, 我想去北京旅行, in cafés and cafeterias\r\n"
+    )
+    bold = finish(terminal(f"NO_COLOR= {P} session search 'CAF*' 北京 --all-users"))
+    assert bold.startswith("\x1b[1mtalk\x1b[0m  of default_user, A title")
+    for term in (
+        "the \x1b[1mCafé\x1b[0m,",
+        "\x1b[1m北京\x1b[0m旅行",
+        "\x1b[1mcafés\x1b[0m",
+        "\x1b[1mcafeterias\x1b[0m",
+    ):
+        assert term in bold
+    assert "Nothing found." in finish(terminal(f"{P} session search nothing"))
+
+
+def test_the_doctor_shows_a_sign_of_life_and_takes_it_away(terminal: Terminal, home: Path) -> None:
+    get_default_session_store().add_user_message("talk", "Hello!")
+    asked = terminal(f"{P} doctor --db 'file:///no/such\x1b[2J/place'")
+    asked.expect_exact("looking at default place")
+    shown = finish(asked)
+    assert re.search(r"\| looking at default place\r {26}\r\r\ndefault place: all well\r\n", shown)
+    assert f"  Place:      {home}/sessions\r\n" in shown
+    assert "looking" not in finish(terminal(f"TERM=dumb {P} doctor"))
+
+
+def test_the_doctor_can_be_interrupted(terminal: Terminal) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asked = terminal(f"{P} doctor --db redis://127.0.0.1:{silent.getsockname()[1]}")
+        asked.expect_exact("looking at --db redis")
+        asked.send(CTRL_C)
+        assert "Interrupted." in finish(asked, 130)
+
+
+def test_a_chat_in_a_database(terminal: Terminal, tmp_path: Path, home: Path) -> None:
+    db = f"sqlite:///{tmp_path}/my sessions.db"
+    chat = terminal(f"{P} session --db '{db}' start talk")
+    chat.expect(PROMPT)
+    chat.send("My name is Alice\r")
+    chat.expect("Noted.*Alice")
+    chat.expect(PROMPT)
+    chat.send("/history\r")
+    chat.expect_exact("[user] My name is Alice\r\n[assistant] Noted")
+    assert f"Go on with it: praisonai session resume --db '{db}' talk\r\n" in leave(chat)
+    chat = terminal(f"PRAISONAI_DB_URL='{db}' {P} session resume talk")
+    chat.expect_exact("Session talk resumed (2 messages).")
+    assert "Go on with it: praisonai session resume talk\r\n" in leave(chat)
+    assert not home.exists()
 
 
 def test_run_without_a_prompt_says_how(terminal: Terminal) -> None:

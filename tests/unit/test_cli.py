@@ -23,7 +23,7 @@ from praisonaiagents.cli import output
 from praisonaiagents.cli.main import main
 from praisonaiagents.session import SessionMessage, get_default_session_store
 from praisonaiagents.session.places import open_store
-from praisonaiagents.storage import registry, scan
+from praisonaiagents.storage import scan
 from praisonaiagents.testing.llm import Fail, Hang, Say, ScriptedLLM
 
 PATIENCE_S = 60
@@ -587,16 +587,6 @@ def test_what_is_proposed_leads_to_the_same_place(cli: Cli, elsewhere: str) -> N
     assert f"praisonai session list --db '{elsewhere}' shows what there is" in lost
     empty = cli("session", "list", "--db", f"{elsewhere}/empty").err
     assert f"praisonai session start --db '{elsewhere}/empty' my-session" in empty
-
-
-def test_a_password_is_not_proposed(cli: Cli, elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine of these files has no passwords, so a URL is used that looks as if it had one."""
-    monkeypatch.setitem(registry._OPENERS, "guarded", "praisonaiagents.storage.memory:open_url")
-    done = cli("session", "start", "talk", "--db", "guarded://user:sk-secret@host")
-    assert (done.status, done.out) == (0, "")
-    assert "sk-secret" not in done.err
-    assert "--db" not in done.err
-    assert "praisonai session resume talk (with the database's URL in PRAISONAI_DB_URL" in done.err
 
 
 # --- run ---
