@@ -43,18 +43,21 @@ from praisonaiagents.model.points import Segment
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.model.search import Query, tokens
 from praisonaiagents.storage.engine import Appended, Batch, Found, Hit, Page, Slice, batch, same
-from praisonaiagents.storage.postgreschange import CHANGE, RECORD, Change, History, make, name, stored
+from praisonaiagents.storage.postgreschange import CHANGE, FIND, Change, History, make, name, stored
 from praisonaiagents.storage.postgresserver import PostgresServer, Rows, settings_of
 from praisonaiagents.storage.registry import masked
 
 if TYPE_CHECKING:
     from praisonaiagents.storage.postgresserver import Connection
 
-_APPEND = "select * from {schema}.append(%s, %s, %b, %b, %b, %b, %b, %s, %s)"
+_APPEND = "select {schema}.append(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _READ = "select * from {schema}.read(%s, %s, %s, %s)"
 _SEARCH = "select * from {schema}.search(%s, %s, %s)"
+_LIST = "select * from {schema}.list_sessions(%s, %s, %s)"
 _OWNERS = "select user_id from {schema}.session where session_id = %s"
 _SETTINGS = "select name, setting from pg_settings where name = any (%b)"
+
+_answer = msgspec.json.Decoder(list[Any])
 
 _PLAIN_ID = re.compile("[A-Za-z0-9_.:-]{1,200}")
 _LONGEST_ID = 200  # bytes of a message id that is stored as it is
@@ -98,17 +101,18 @@ class PostgresEngine:
         look_up = [_key_of(id_) for id_ in given.given]
         alike: dict[str, str] = {}
 
-        def work(connection: Connection) -> tuple[Any, ...]:
+        def work(connection: Connection) -> list[Any]:
             nonlocal look_up
             asked, look_up = look_up, new.ids  # who comes here again may find any of them stored
             values = new.parameters(asked, alike, expected_length, full=self._full)
-            return self._server.rows(connection, _APPEND, values)[0]
+            ((answer,),) = self._server.rows(connection, _APPEND, values)
+            return _answer.decode(answer)
 
         while True:
-            outcome, start, length, differing = self._server.call(work, repeat="safe", ids=given.ids)
+            outcome, start, length, *differing = self._server.call(work, repeat="safe", ids=given.ids)
             if outcome != "differs":
                 break
-            alike |= _alike(differing, given.lines)
+            alike |= _alike(differing[0], given.lines)
         if outcome == "missing":
             raise SessionNotFound(key.session_id, key.user_id)
         if outcome == "conflict" and expected_length is not None:
@@ -167,14 +171,13 @@ class PostgresEngine:
         return session
 
     def get(self, key: Key) -> Record | None:
-        query = f"{RECORD} where user_id = %s and session_id = %s"
-        rows = self._read(query, (name(key.user_id), name(key.session_id)))
+        rows = self._read(FIND, (name(key.user_id), name(key.session_id)))
         return stored(rows[0]).record if rows else None
 
     def list_sessions(self, user_id: str | None, *, after: str | None = None, limit: int = 50) -> Page:
-        whose, values = ("", ()) if user_id is None else ("user_id = %s and", (name(user_id),))
-        query = f"{RECORD} where {whose} change < %s order by change desc limit %s"
-        rows = self._read(query, (*values, _FAR if after is None else _near(int(after)), _near(limit + 1)))
+        user = None if user_id is None else name(user_id)
+        before = _FAR if after is None else _near(int(after))
+        rows = self._read(_LIST, (user, before, _near(limit + 1)))
         more = str(rows[limit - 1][CHANGE]) if len(rows) > limit else None
         return Page([stored(row).record for row in rows[:limit]], more)
 
@@ -194,8 +197,7 @@ class PostgresEngine:
                 record, first = msgspec.structs.replace(record, log=log), record.start
             if "pins" in patch:
                 change.save_pins(record.pins)
-            change.save(record, first)
-            now = change.now()
+            now = change.save(record, first)
             change.free(old.views - now.views)
             return now.record
 
@@ -289,9 +291,10 @@ class _New(NamedTuple):
         self, look_up: list[str], alike: dict[str, str], expected_length: int | None, *, full: bool
     ) -> tuple[Any, ...]:
         """Of the function `append`. alike: lines that are stored, by id, and have the same content as these."""
-        seen_as = [alike.get(id_) for id_ in self.ids]
+        seen_as = [alike.get(id_) for id_ in self.ids] if alike else ()
+        lists = (self.ids, self.lines, self.words, look_up, seen_as)
         key = (name(self.key.user_id), name(self.key.session_id))
-        return (*key, self.ids, self.lines, self.words, look_up, seen_as, _near(expected_length), full)
+        return (*key, *map(_array, lists), _near(expected_length), full)
 
 
 def _alike(differing: Iterable[str], lines: Mapping[str, bytes]) -> dict[str, str]:
@@ -326,6 +329,12 @@ def _words(mark: str, text: str) -> str:
     if 4 * len(words) <= _MOST_WORDS:
         return words
     return words.encode()[:_MOST_WORDS].rpartition(b" ")[0].decode()
+
+
+def _array(texts: Iterable[str | None]) -> str:
+    """An array of texts as PostgreSQL reads it. The driver's own way takes longer than the whole call to the server."""
+    quoted = ("NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
+    return "{" + ",".join(quoted) + "}"
 
 
 def _near(number: int | None) -> int | None:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 NOBODY = "\x01"  # no id holds a control character
 CHANGE = 8  # the column `change` of `record`
-RECORD = "select * from {schema}.record"
+FIND = "select * from {schema}.find_session(%s, %s)"
+_LOCK = "select * from {schema}.lock_session(%s, %s, %s, %s)"
+_SAVE = "select * from {schema}.save_session(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _MAKE = "select made, (session).* from {schema}.open_session(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _UP = """
     with recursive up (id, base, base_length) as (
@@ -92,6 +94,12 @@ def text_of(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def _texts_of(record: Record) -> tuple[str | None, ...]:
+    """What people wrote to a record, as parameters."""
+    agent_name = None if record.agent_name is None else text_of(record.agent_name)
+    return agent_name, *map(text_of, (record.metadata, record.state, record.extra))
+
+
 def name(id_: str) -> str:
     """An id as a parameter. What cannot be an id is nobody's."""
     try:
@@ -116,13 +124,9 @@ def make(
     server: PostgresServer, connection: Connection, record: Record, history: History = EMPTY, *, full: bool
 ) -> tuple[bool, Record]:
     """(True if it was made now, the session of this id)."""
-    values = (
-        *(record.user_id, record.session_id, float(record.created_at)),
-        None if record.agent_name is None else text_of(record.agent_name),
-        *map(text_of, (record.metadata, record.state, record.extra)),
-        *((int(history.base.log), history.base.length) if history.base else (None, None)),
-        *(history.start, history.length, full),
-    )
+    base = (int(history.base.log), history.base.length) if history.base else (None, None)
+    shown = (*base, history.start, history.length)
+    values = (record.user_id, record.session_id, float(record.created_at), *_texts_of(record), *shown, full)
     ((made, *row),) = server.rows(connection, _MAKE, values)
     return made, stored(row).record
 
@@ -140,7 +144,7 @@ class Change:
         self._connection = connection
         lock = server.lock_of(f"user {key.user_id}") if frees else None
         values = (name(key.user_id), name(key.session_id), lock, full)
-        found = self.rows("select * from {schema}.lock_session(%s, %s, %s, %s)", values)
+        found = self.rows(_LOCK, values)
         if not found:
             raise SessionNotFound(key.session_id, key.user_id)
         self.session = stored(found[0])
@@ -160,20 +164,11 @@ class Change:
         ((log,),) = self.rows("insert into {schema}.log (base, base_length) values (%s, %s) returning id", values)
         return str(log)
 
-    def save(self, record: Record, first: int) -> None:
-        """Make the session's row what `record` says."""
-        self.rows(
-            """
-            update {schema}.session set log = %s, first = %s, start = %s, length = %s, revision = %s,
-                change = default, updated_at = clock_timestamp(), agent_name = %s, metadata = %s, state = %s, extra = %s
-            where id = %s returning id""",
-            (
-                *(int(record.log), first, record.start, record.length, record.revision),
-                None if record.agent_name is None else text_of(record.agent_name),
-                *map(text_of, (record.metadata, record.state, record.extra)),
-                self.session.id,
-            ),
-        )
+    def save(self, record: Record, first: int) -> Stored:
+        """Make the session's row what `record` says, and return it as it is then."""
+        numbers = (self.session.id, int(record.log), first, record.start, record.length, record.revision)
+        (row,) = self.rows(_SAVE, (*numbers, *_texts_of(record)))
+        return stored(row)
 
     def save_pins(self, pins: Mapping[str, Pin]) -> None:
         """Make these the session's pins. Each goes to the log that its last message lies in."""
@@ -219,7 +214,7 @@ class Change:
 
     def now(self) -> Stored:
         """The session as it is now."""
-        (row,) = self.rows(f"{RECORD} where id = %s", (self.session.id,))
+        (row,) = self.rows(FIND, (self.session.record.user_id, self.session.record.session_id))
         return stored(row)
 
     def _chain(self, log: str) -> dict[str, Log]:

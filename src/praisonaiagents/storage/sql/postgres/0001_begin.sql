@@ -128,9 +128,9 @@ comment on view {schema}.record is 'Sessions with their pins, as the program rea
 -- Functions. What they have in common: enable_seqscan is off because a connection keeps the plans of their statements, and
 -- one that was made while a table was small would read all of it when it has grown.
 
-create function {schema}.durable(in_durable boolean) returns void language plpgsql as $fn$
+create function {schema}.durable() returns void language plpgsql as $fn$
 begin
-    if in_durable and current_setting('synchronous_commit') = 'off' then
+    if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);
     end if;
 end $fn$;
@@ -144,7 +144,9 @@ declare
     new_log bigint;
     new_session bigint;
 begin
-    perform {schema}.durable(in_durable);
+    if in_durable then
+        perform {schema}.durable();
+    end if;
     loop
         return query select false, r from {schema}.record r where r.user_id = in_user and r.session_id = in_session;
         exit when found;
@@ -168,10 +170,32 @@ end $fn$;
 comment on function {schema}.open_session is
     'The session, made if it is not there: empty, or with the messages in_start to in_length that are seen from log in_base.';
 
+create function {schema}.find_session(in_user text, in_session text) returns setof {schema}.record
+language plpgsql stable set enable_seqscan = off as $fn$
+begin
+    return query select r.* from {schema}.record r where r.user_id = in_user and r.session_id = in_session;
+end $fn$;
+comment on function {schema}.find_session is 'The session, if it is there.';
+
+create function {schema}.list_sessions(in_user text, in_before bigint, in_limit bigint) returns setof {schema}.record
+language plpgsql stable set enable_seqscan = off as $fn$
+begin
+    if in_user is null then
+        return query select r.* from {schema}.record r where r.change < in_before order by r.change desc limit in_limit;
+    else
+        return query select r.* from {schema}.record r
+            where r.user_id = in_user and r.change < in_before order by r.change desc limit in_limit;
+    end if;
+end $fn$;
+comment on function {schema}.list_sessions is
+    'Sessions of a user (null: of all users), the one changed last first, that were changed before change in_before.';
+
 create function {schema}.lock_session(in_user text, in_session text, in_frees bigint, in_durable boolean)
 returns setof {schema}.record language plpgsql set enable_seqscan = off as $fn$
 begin
-    perform {schema}.durable(in_durable);
+    if in_durable then
+        perform {schema}.durable();
+    end if;
     if in_frees is not null then
         perform pg_advisory_xact_lock(in_frees);
     end if;
@@ -182,77 +206,100 @@ comment on function {schema}.lock_session is
     'The session, which nobody else can change until this transaction ends. in_frees: a number that stands for the user, whose '
     'other calls that delete messages wait too; so what two calls let go of at once is not spared by both.';
 
+create function {schema}.save_session(
+    in_id bigint, in_log bigint, in_first bigint, in_start bigint, in_length bigint, in_revision bigint,
+    in_agent json, in_metadata json, in_state json, in_extra json
+) returns setof {schema}.record language plpgsql set enable_seqscan = off as $fn$
+begin
+    update {schema}.session set
+        log = in_log, first = in_first, start = in_start, length = in_length, revision = in_revision, change = default,
+        updated_at = clock_timestamp(), agent_name = in_agent, metadata = in_metadata, state = in_state, extra = in_extra
+    where id = in_id;
+    return query select r.* from {schema}.record r where r.id = in_id;
+end $fn$;
+comment on function {schema}.save_session is 'Changes a session that is locked, and returns it.';
+
 create function {schema}.append(
     in_user text, in_session text, in_ids text[], in_lines text[], in_words text[],
-    in_given text[], in_alike text[], in_expected bigint, in_durable boolean,
-    out outcome text, out visible_from bigint, out total bigint, out differing text[]
-) language plpgsql set enable_seqscan = off as $fn$
+    in_given text[], in_alike text[], in_expected bigint, in_durable boolean
+) returns json language plpgsql set enable_seqscan = off as $fn$
 declare
     s record;
-    part record;
-    stored_ids text[];
-    stored_lines text[];
+    stored record;
+    known text[];
+    differing text[];
     part_log bigint;
     part_stop bigint;
+    new integer;
 begin
-    perform {schema}.durable(in_durable);
-    select id, log, first, start, length into s from {schema}.session
-        where user_id = in_user and session_id = in_session for no key update;
-    if not found then
-        outcome := 'missing';
-        return;
+    if in_durable then
+        perform {schema}.durable();
     end if;
-    visible_from := s.start;
-    total := s.length;
-    outcome := 'stored';
 
     if cardinality(in_given) > 0 then
+        select t.log, t.first, t.length into s from {schema}.session t
+            where t.user_id = in_user and t.session_id = in_session for no key update;
+        if not found then
+            return '["missing", 0, 0]';
+        end if;
         part_log := s.log;
         part_stop := s.length;
-        loop
-            select array_agg(m.id) as ids, array_agg(m.line::text) as lines into part from {schema}.message m
-                where m.log = part_log and m.id = any (in_given) and m.number >= s.first and m.number < part_stop;
-            stored_ids := stored_ids || part.ids;
-            stored_lines := stored_lines || part.lines;
-            select l.base, l.base_length into part from {schema}.log l where l.id = part_log;
-            exit when part.base is null or part.base_length <= s.first;
-            part_log := part.base;
-            part_stop := least(part_stop, part.base_length);
+        while part_log is not null loop
+            for stored in
+                select m.id, m.line::text as line from {schema}.message m
+                where m.log = part_log and m.id = any (in_given) and m.number >= s.first and m.number < part_stop
+            loop
+                known := known || stored.id;
+                if stored.line is distinct from in_lines[array_position(in_ids, stored.id)]
+                    and stored.line is distinct from in_alike[array_position(in_ids, stored.id)]
+                then
+                    differing := differing || stored.line;
+                end if;
+            end loop;
+            select l.base, l.base_length into part_log, part_stop from {schema}.log l
+                where l.id = part_log and l.base_length > s.first;
         end loop;
-    end if;
-    if stored_ids is not null then
-        select array_agg(stored.line) into differing from unnest(stored_ids, stored_lines) as stored (id, line)
-            where not exists (
-                select from unnest(in_ids, in_lines, in_alike) as new (id, line, alike)
-                where new.id = stored.id and stored.line in (new.line, new.alike)
-            );
         if differing is not null then
-            outcome := 'differs';
-            return;
+            return json_build_array('differs', 0, 0, to_json(differing));
         end if;
-        select array_agg(m.id order by m.place), array_agg(m.line order by m.place), array_agg(m.words order by m.place)
-            into in_ids, in_lines, in_words
-            from unnest(in_ids, in_lines, in_words) with ordinality as m (id, line, words, place)
-            where m.id <> all (stored_ids);
+        if known is not null then
+            select array_agg(m.id order by m.place), array_agg(m.line order by m.place), array_agg(m.words order by m.place)
+                into in_ids, in_lines, in_words
+                from unnest(in_ids, in_lines, in_words) with ordinality as m (id, line, words, place)
+                where m.id <> all (known);
+        end if;
     end if;
 
-    if coalesce(cardinality(in_ids), 0) = 0 then
-        return;
+    new := coalesce(cardinality(in_ids), 0);
+    if new > 0 then
+        update {schema}.session t set length = t.length + new, change = default, updated_at = clock_timestamp()
+            where t.user_id = in_user and t.session_id = in_session and (in_expected is null or in_expected = t.length)
+            returning t.log, t.start, t.length into s;
+        if found then
+            if new = 1 then  -- nearly always, and it is a fifth cheaper so
+                insert into {schema}.message (log, number, id, line, words) values (
+                    s.log, s.length - 1, in_ids[1], in_lines[1]::json, array_to_tsvector(string_to_array(in_words[1], ' '))
+                );
+            else
+                insert into {schema}.message (log, number, id, line, words)
+                    select s.log, s.length - new + m.place - 1, m.id, m.line::json,
+                        array_to_tsvector(string_to_array(m.words, ' '))
+                    from unnest(in_ids, in_lines, in_words) with ordinality as m (id, line, words, place);
+            end if;
+            return '["stored",' || s.start || ',' || s.length || ']';
+        end if;
     end if;
-    if in_expected <> s.length then
-        outcome := 'conflict';
-        return;
+    select t.start, t.length into s from {schema}.session t where t.user_id = in_user and t.session_id = in_session;
+    if not found then
+        return '["missing",0,0]';
     end if;
-    total := s.length + cardinality(in_ids);
-    insert into {schema}.message (log, number, id, line, words)
-        select s.log, s.length + m.place - 1, m.id, m.line::json, array_to_tsvector(string_to_array(m.words, ' '))
-        from unnest(in_ids, in_lines, in_words) with ordinality as m (id, line, words, place);
-    update {schema}.session set length = total, change = default, updated_at = clock_timestamp() where id = s.id;
+    return json_build_array(case when new > 0 then 'conflict' else 'stored' end, s.start, s.length);
 end $fn$;
 comment on function {schema}.append is
-    'Appends messages to a session, all or none; those stored already are left out. in_given: ids that may be stored. If one is, '
-    'with a line that is neither the new one nor the one in in_alike at its place, nothing is stored and it is in differing. '
-    'in_words: what each is found by, with blanks between.';
+    'Appends messages to a session, all or none; those stored already are left out. in_words: what each is found by, with '
+    'blanks between. in_given: ids that may be stored. Returns ["stored", start, length of the session]; or, where nothing was '
+    'stored, "missing", "conflict" with the length, or "differs" and the lines that are stored under one of the ids and are '
+    'neither the new one nor the one in in_alike. It returns one value, because a row costs a tenth more.';
 
 create function {schema}.read(in_user text, in_session text, in_start bigint, in_stop bigint)
 returns table (number bigint, line json) language plpgsql stable set enable_seqscan = off as $fn$
