@@ -47,6 +47,8 @@ class Query(NamedTuple):
 
 def tokens(text: str) -> list[str]:
     """The tokens of a text, in order, repeated where they are repeated. Made of letters and digits only."""
+    if text.isascii():  # most texts are, and every append asks
+        return [run[:_LONGEST] for run in _ASCII_RUN.findall(text.lower())]
     return [token for run, is_cjk in _runs(text) for token in (_pairs(run) if is_cjk else (run[:_LONGEST],))]
 
 
