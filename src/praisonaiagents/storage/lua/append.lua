@@ -42,7 +42,6 @@ if #differing > 1 then return differing end
 if #new == 0 then return {1, tonumber(head[2]), length} end
 if ARGV[3] ~= '' and tonumber(ARGV[3]) ~= length then return {3, length} end
 
-call('HLEN', ns .. 'i:' .. log)
 local changed = moment()
 push(log, length, new, earlier)
 length = length + #new

@@ -29,36 +29,3 @@ local function origin(log)
   local found = call('HMGET', ns .. 'm:' .. log, 'base', 'cut', 'low')
   return found[1] or nil, tonumber(found[2] or 0), tonumber(found[3] or 0)
 end
-
--- Put messages at the end of a log; `places` says where in ARGV each id is, its line right behind it.
--- `earlier` holds the numbers under which an id was stored before.
-local function push(log, number, places, earlier)
-  for from = 1, #places, CHUNK do
-    local lines, numbers = {}, {}
-    for i = from, math.min(from + CHUNK - 1, #places) do
-      local id = ARGV[places[i]]
-      lines[#lines + 1] = ARGV[places[i] + 1]
-      numbers[#numbers + 1] = id
-      numbers[#numbers + 1] = (earlier[id] and earlier[id] .. ' ' or '') .. number
-      number = number + 1
-    end
-    call('RPUSH', ns .. 'l:' .. log, unpack(lines))
-    call('HSET', ns .. 'i:' .. log, unpack(numbers))
-  end
-end
-
--- Make a session that shows messages `start` to `length` of log `log`, and say who has it where one server knows all (KEYS[4]
--- and KEYS[5], see Directory).
-local function make_session(name, user, log, record, created, start, length)
-  local changed = moment()
-  if KEYS[4] then
-    call('HGET', KEYS[4], user)
-    call('HGET', KEYS[5], user)
-    call('HSET', KEYS[4], user, '')
-    call('HSET', KEYS[5], user, '')
-  end
-  if created == '' then created = string.format('%.6f', changed / 1000000) end
-  call('HSET', KEYS[3], 'record', record, 'created', created, 'log', log, 'start', start, 'first', start,
-    'length', length, 'revision', 0, 'changed', changed)
-  call('ZADD', index, changed, name)
-end

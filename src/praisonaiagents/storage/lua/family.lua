@@ -17,6 +17,22 @@ local function views(name)
   return seen
 end
 
+-- Make a session that shows messages `start` to `length` of log `log`, and say who has it where one server knows all (KEYS[4]
+-- and KEYS[5], see Directory).
+local function make_session(name, user, log, record, created, start, length)
+  local changed = moment()
+  if KEYS[4] then
+    call('HGET', KEYS[4], user)
+    call('HGET', KEYS[5], user)
+    call('HSET', KEYS[4], user, '')
+    call('HSET', KEYS[5], user, '')
+  end
+  if created == '' then created = string.format('%.6f', changed / 1000000) end
+  call('HSET', KEYS[3], 'record', record, 'created', created, 'log', log, 'start', start, 'first', start,
+    'length', length, 'revision', 0, 'changed', changed)
+  call('ZADD', index, changed, name)
+end
+
 -- Make a log that shows the messages before `length` of log `base`, of which the first `start` are of no interest.
 local function make_log(log, owner, base, start, length)
   call('HSET', ns .. 'm:' .. log, 'low', length, 's:' .. owner, '')
