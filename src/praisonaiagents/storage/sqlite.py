@@ -131,7 +131,8 @@ class SqliteEngine:
                 raise Conflict("length of the history", expected_length, session.length)
             if new:
                 _add(db, session.log, session.length, new)
-                db.execute(_SQL["grow"], (session.length + len(new), time.time(), session.n))
+                grow = _SQL["grow_newest" if session.is_newest else "grow"]
+                db.quick(grow, (session.length + len(new), time.time(), session.n))
         return Appended(session.start, session.length + len(new), given.ids)
 
     def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
@@ -287,6 +288,7 @@ class _Session(NamedTuple):
     start: int
     first: int
     length: int
+    is_newest: int
 
 
 class _Row(NamedTuple):
@@ -299,7 +301,7 @@ class _Row(NamedTuple):
 
 
 def _find_or_none(db: Connection, key: Key) -> _Session | None:
-    found = db.execute(_SQL["find"], (key.session_id, key.user_id)).fetchone()
+    found = db.quick(_SQL["find"], (key.session_id, key.user_id)).fetchone()
     return _Session(*found) if found else None
 
 
@@ -397,7 +399,7 @@ def _add(db: Connection, log: int, number: int, lines: Mapping[str, bytes]) -> N
     """Store messages at the end of a log, from `number` on. Rows that should not be there are set aside."""
     for pos, (message_id, line) in enumerate(lines.items(), log << 32 | number):
         try:
-            db.execute(_SQL["add_message"], (pos, message_id, line))
+            db.quick(_SQL["add_message"], (pos, message_id, line))
         except sqlite3.IntegrityError:
             db.execute(_SQL["set_aside"], (time.time(), pos))
             db.execute(_SQL["free"], (pos, pos))
@@ -456,7 +458,7 @@ def _read_part(db: Connection, log: int, start: int, stop: int) -> list[Message]
             raise
         middle = (start + stop) // 2
         return _read_part(db, log, start, middle) + _read_part(db, log, middle, stop) if middle > start else []
-    return [message for _, body in rows if (message := readable(body))]
+    return [message for (body,) in rows if (message := readable(body))]
 
 
 # Logs, and what becomes free

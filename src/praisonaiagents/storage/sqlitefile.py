@@ -19,9 +19,10 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property, partial
+from typing import Any
 
 from praisonaiagents.errors import (
     EngineUnreachable,
@@ -48,21 +49,22 @@ class Connection(sqlite3.Connection):
     """One connection, and what is known of it.
 
     path: the file's. file: what was opened there, as (device, inode). has_search: whether there is an index.
+    damage: what was found, and is told when the transaction is over.
+    quick: `execute` with one cursor for all calls, for what is fetched before the next call.
     """
 
     path = MEMORY
     file: tuple[int, int] | None = None
     has_search = False
-    _damage: tuple[SessionDamage, ...] = ()
+    damage: tuple[SessionDamage, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.quick = self.cursor().execute
 
     def report(self, what: str, kept: int, set_aside: str | None = None) -> None:
         """Let a `SessionDamage` be told when the transaction is over."""
-        self._damage = (*self._damage, SessionDamage(self.path, set_aside, kept, what))
-
-    def reported(self) -> tuple[SessionDamage, ...]:
-        """What was reported since the last time."""
-        damage, self._damage = self._damage, ()
-        return damage
+        self.damage = (*self.damage, SessionDamage(self.path, set_aside, kept, what))
 
 
 class SqliteFile:
@@ -75,53 +77,30 @@ class SqliteFile:
     def __init__(self, path: str, *, full: bool, lock_timeout_s: float, readers: int) -> None:
         self.path = path
         self._full = full
-        self._timeout_s = min(lock_timeout_s, _LONGEST_TIMEOUT_S)
+        self.timeout_s = min(lock_timeout_s, _LONGEST_TIMEOUT_S)
         self._writers = _Connections(
-            partial(self._connect, _LOOK_AGAIN_S), size=1, wait_s=self._timeout_s, usable=self._is_there
+            partial(self._connect, _LOOK_AGAIN_S), size=1, wait_s=self.timeout_s, usable=_is_there
         )
         self._readers = self._writers
         if path != MEMORY:
-            self._readers = _Connections(partial(self._connect, self._timeout_s), size=readers, usable=self._is_there)
+            self._readers = _Connections(partial(self._connect, self.timeout_s), size=readers, usable=_is_there)
             _files.add(self)
 
-    def reading(self) -> AbstractContextManager[Connection]:
+    def reading(self) -> _Transaction:
         """A transaction that sees one state of the file from its first statement on. It must not write."""
-        return self._transaction(self._readers, lambda db, deadline: db.execute("BEGIN"))
+        return _Transaction(self, self._readers, "BEGIN")
 
-    def writing(self) -> AbstractContextManager[Connection]:
+    def writing(self) -> _Transaction:
         """A transaction that is stored whole when the block ends, and not at all if it raises."""
-        return self._transaction(self._writers, _begin_writing)
+        return _Transaction(self, self._writers, "BEGIN IMMEDIATE")
 
     def close(self) -> None:
         """Close what is open and not in use."""
         for pool in self._pools():
             pool.close()
 
-    @contextmanager
-    def _transaction(self, pool: _Connections, begin: Callable[[Connection, float], object]) -> Iterator[Connection]:
-        started = time.monotonic()
-        failure: BaseException | None = None
-        try:
-            with pool.lend() as db:
-                try:
-                    begin(db, started + self._timeout_s)
-                    yield db
-                    db.execute("COMMIT")
-                except BaseException as exc:  # not raised here: it is no reason to close the connection
-                    failure = exc
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-                damage = db.reported()
-            if failure is not None:
-                raise failure
-        except sqlite3.Error as exc:
-            raise self._translated(exc, time.monotonic() - started) from exc
-        except EngineUnreachable as exc:
-            raise LockTimeout(self.path, time.monotonic() - started, "other threads of this process") from exc
-        for warning in damage:
-            warnings.warn(warning, stacklevel=4)  # whoever called the engine
-
-    def _translated(self, exc: sqlite3.Error, waited_s: float) -> StorageError:
+    def translated(self, exc: sqlite3.Error, waited_s: float) -> StorageError:
+        """What the caller shall see of an error of SQLite."""
         code = getattr(exc, "sqlite_errorcode", 0)
         path, kind = self.path, code & 0xFF
         if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -142,7 +121,9 @@ class SqliteFile:
                 self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, factory=Connection
             )
             try:
-                db.path, db.file = self.path, self._file()
+                if self.path != MEMORY:
+                    found = os.stat(self.path)
+                    db.path, db.file = self.path, (found.st_dev, found.st_ino)
                 self._prepare(db)
             except BaseException:
                 db.close()
@@ -150,7 +131,7 @@ class SqliteFile:
         return db
 
     def _prepare(self, db: Connection) -> None:
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self.timeout_s
         while True:
             try:
                 return self._set_up(db)
@@ -211,27 +192,86 @@ class SqliteFile:
 
     # Files that change under us
 
-    def _is_there(self, db: Connection) -> bool:
-        """False if the file was removed or replaced since it was opened: nobody would find what is written to it."""
-        return db.file == self._file()
-
-    def _file(self) -> tuple[int, int] | None:
-        if self.path == MEMORY:
-            return None
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return (0, 0)
-        return found.st_dev, found.st_ino
-
     def _pools(self) -> tuple[_Connections, ...]:
         return (self._writers, self._readers)
 
 
+class _Transaction:
+    """A connection for the block alone, in a transaction. Written out, because generators cost as much as small writes."""
+
+    __slots__ = ("_begin", "_db", "_file", "_pool", "_started")
+
+    def __init__(self, file: SqliteFile, pool: _Connections, begin: str) -> None:
+        self._file = file
+        self._pool = pool
+        self._begin = begin
+
+    def __enter__(self) -> Connection:
+        self._started = time.monotonic()
+        try:
+            db = self._db = self._pool.take()
+            try:
+                db.quick(self._begin)
+            except sqlite3.OperationalError as exc:
+                self._begin_later(exc)
+        except sqlite3.Error as exc:
+            raise self._file.translated(exc, time.monotonic() - self._started) from exc
+        except EngineUnreachable as exc:
+            waited_s = time.monotonic() - self._started
+            raise LockTimeout(self._file.path, waited_s, "other threads of this process") from exc
+        return db
+
+    def _begin_later(self, exc: sqlite3.OperationalError) -> None:
+        try:
+            while True:
+                _look_again(exc, self._started + self._file.timeout_s)
+                try:
+                    self._db.execute(self._begin)
+                except sqlite3.OperationalError as again:
+                    exc = again
+                else:
+                    return
+        except BaseException:
+            self._pool.give_back(self._db)
+            raise
+
+    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
+        db = self._db
+        try:
+            if failure is None:
+                db.quick("COMMIT")
+            elif db.in_transaction:
+                db.execute("ROLLBACK")
+        except sqlite3.Error as exc:
+            failure = failure or exc
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        damage, db.damage = db.damage, ()
+        self._pool.give_back(db)
+        if isinstance(failure, sqlite3.Error):
+            raise self._file.translated(failure, time.monotonic() - self._started) from failure
+        for warning in damage:
+            warnings.warn(warning, stacklevel=3)  # whoever called the engine
+
+
 class _Connections(Pool[Connection]):
-    """A pool that can be emptied for a while."""
+    """A pool that can be emptied for a while, and whose connections are taken and given back without ceremony."""
 
     _held = 0
+
+    def take(self) -> Connection:
+        """Raises `EngineUnreachable` if the others keep theirs too long, and what connecting raises."""
+        if not self._slots.acquire(timeout=self._wait_s):
+            raise EngineUnreachable(f"all {self.size} connections were in use for {self._wait_s:.0f} s")
+        try:
+            return self._idle_one() or self._connect()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def give_back(self, connection: Connection) -> None:
+        self._idle.append(connection)
+        self._slots.release()
 
     def pause(self) -> None:
         """Close all connections, and lend none before `go_on`."""
@@ -250,6 +290,11 @@ class _Connections(Pool[Connection]):
         self._held = 0
         self._inherited.append(self._idle)
         self._begin()
+
+    def _begin(self) -> None:
+        super()._begin()
+        if self.size == 1:
+            self._slots = threading.Lock()  # type: ignore[assignment]  # the same in C
 
 
 _opening = threading.Lock()  # closing a file lets go of all locks that this process has on it, SQLite's own too
@@ -298,14 +343,15 @@ def is_damage(exc: sqlite3.Error) -> bool:
     return (getattr(exc, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_CORRUPT
 
 
-def _begin_writing(db: Connection, deadline: float) -> None:
-    while True:
-        try:
-            db.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as exc:
-            _look_again(exc, deadline)
-        else:
-            return
+def _is_there(db: Connection) -> bool:
+    """False if the file was removed or replaced since it was opened: nobody would find what is written to it."""
+    if db.file is None:
+        return True
+    try:
+        found = os.stat(db.path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == db.file
 
 
 def _look_again(exc: sqlite3.OperationalError, deadline: float) -> None:

@@ -51,7 +51,7 @@ def search(file: SqliteFile, user_id: str | None, query: Query, limit: int) -> F
 def forget(db: Connection, user_id: str, low: int, high: int) -> None:
     """Take messages of a user, `low` to `high` (inclusive) by their `pos`, out of the index. They must still be stored."""
     if db.has_search:
-        rows = db.execute(_SQL["bodies"], (low, high)).fetchall()
+        rows = db.execute(_SQL["numbered_bodies"], (low, high, -1)).fetchall()
         db.executemany(_SQL["remove_from_search"], _entries(user_id, rows))
 
 
@@ -86,31 +86,33 @@ def _is_behind(file: SqliteFile, user_id: str | None) -> bool:
 
 
 def _unsearched(db: Connection, user_id: str | None, limit: int) -> list[tuple[str, int, int, int, int]]:
-    if user_id is None:
-        return db.execute(_SQL["unsearched"], (limit,)).fetchall()
-    return db.execute(_SQL["unsearched_of_user"], {"user": user_id, "limit": limit}).fetchall()
+    statement = _SQL["unsearched" if user_id is None else "unsearched_of_user"]
+    return db.execute(statement, {"user": user_id, "limit": limit}).fetchall()
 
 
 def _catch_up(db: Connection, user_id: str | None, room: int) -> bool:
     """Index up to `room` messages. True if nothing is left to do."""
     sessions = _unsearched(db, user_id, _SESSIONS)
     for owner, log, start, stop, change in sessions:
-        for part, _, _ in db.execute(_SQL["parts"], {"log": log, "start": start, "stop": stop}).fetchall():
-            room -= _index(db, owner, part, room)
+        for part, _, end in db.execute(_SQL["parts"], {"log": log, "start": start, "stop": stop}).fetchall():
+            room -= _index(db, owner, part, end, room)
             if room <= 0:
                 return False
         db.execute(_SQL["searched_to"], (user_id or "", change))
     return len(sessions) < _SESSIONS
 
 
-def _index(db: Connection, user_id: str, log: int, room: int) -> int:
-    """Index up to `room` messages of a log, oldest first; how many there were."""
+def _index(db: Connection, user_id: str, log: int, end: int, room: int) -> int:
+    """Index up to `room` messages of a log, which has messages up to `end` at least; how many were new."""
     _, _, searchable = db.execute(_SQL["log"], (log,)).fetchone()
     low, high = log << 32, (log + 1 << 32) - 1
-    rows = db.execute(_SQL["some_bodies"], (low | searchable, high, room)).fetchall()
-    if rows:
+    rows = db.execute(_SQL["numbered_bodies"], (low | searchable, high, room)).fetchall()
+    known = rows[-1][0] - low + 1 if rows else searchable
+    if len(rows) < room:
+        known = max(known, end)
+    if known > searchable:
         db.executemany(_SQL["add_to_search"], _entries(user_id, rows))
-        db.execute(_SQL["searchable_from"], (rows[-1][0] - low + 1, log))
+        db.execute(_SQL["searchable_from"], (known, log))
     return len(rows)
 
 

@@ -1,7 +1,8 @@
 -- Sessions
 
 -- name: find
-SELECT n, log, start, first, length FROM session WHERE session_id = ? AND user_id = ?;
+SELECT n, log, start, first, length, change = (SELECT max(change) FROM session) AS is_newest
+FROM session WHERE session_id = ? AND user_id = ?;
 
 -- name: record
 SELECT * FROM record WHERE session_id = ? AND user_id = ?;
@@ -38,8 +39,12 @@ UPDATE detail SET state = ? WHERE session = ?;
 -- name: set_extra
 UPDATE detail SET extra = ? WHERE session = ?;
 
+-- name: grow_newest
+-- The session that was changed last stays it, so that two indexes need not be written.
+UPDATE session SET length = ?, updated_at = ? WHERE n = ?;
+
 -- name: grow
-UPDATE session SET length = ?, change = (SELECT max(change) FROM session) + 1, updated_at = ? WHERE n = ?;
+UPDATE session SET length = ?, updated_at = ?, change = (SELECT max(change) FROM session) + 1 WHERE n = ?;
 
 -- name: change
 UPDATE session
@@ -70,9 +75,9 @@ INSERT INTO message (pos, id, body) VALUES (?, ?, CAST(? AS TEXT));
 
 -- name: bodies
 -- As bytes, whatever they are: what is no UTF-8 could not be read as text.
-SELECT pos, CAST(body AS BLOB) FROM message WHERE pos BETWEEN ? AND ? ORDER BY pos;
+SELECT CAST(body AS BLOB) FROM message WHERE pos BETWEEN ? AND ? ORDER BY pos;
 
--- name: some_bodies
+-- name: numbered_bodies
 SELECT pos, CAST(body AS BLOB) FROM message WHERE pos BETWEEN ? AND ? ORDER BY pos LIMIT ?;
 
 -- name: body_of_id
@@ -151,14 +156,19 @@ SELECT user_id, session_id FROM showing CROSS JOIN session ON session.log = show
 WHERE start <= :number AND :number < length LIMIT 1;
 
 -- name: unsearched
--- Sessions with something new for search, in the order of their changes, of all users.
+-- Sessions with something new for search, in the order of their changes, of all users. The newest session may go on
+-- without a change, so the last one that search knows is looked at once more.
 SELECT user_id, log, start, length, change FROM session
-WHERE change > (SELECT coalesce(max(change), 0) FROM searched WHERE user_id = '')
-ORDER BY change LIMIT ?;
+WHERE change >= (SELECT coalesce(max(change), 0) FROM searched WHERE user_id = '')
+AND (change > (SELECT coalesce(max(change), 0) FROM searched WHERE user_id = '')
+    OR length > (SELECT searchable FROM log WHERE n = session.log))
+ORDER BY change LIMIT :limit;
 
 -- name: unsearched_of_user
 SELECT user_id, log, start, length, change FROM session
-WHERE user_id = :user AND change > (SELECT coalesce(max(change), 0) FROM searched WHERE user_id IN (:user, ''))
+WHERE user_id = :user AND change >= (SELECT coalesce(max(change), 0) FROM searched WHERE user_id IN (:user, ''))
+AND (change > (SELECT coalesce(max(change), 0) FROM searched WHERE user_id IN (:user, ''))
+    OR length > (SELECT searchable FROM log WHERE n = session.log))
 ORDER BY change LIMIT :limit;
 
 -- name: searched_to
