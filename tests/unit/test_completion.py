@@ -145,7 +145,9 @@ def test_tab_in_a_real_bash(tmp_path: Path) -> None:
 def test_a_completion_is_no_chat(complete: Complete, home: Path) -> None:
     """Asking for proposals makes nothing and loads no model."""
     complete("session", "start", "")
+    complete("session", "start", "--db", f"sqlite:///{home}.db", "")
     assert not home.exists()
+    assert not home.with_suffix(".db").exists()
     asked = os.environ | {"_PRAISONAI_COMPLETE": "bash_complete", "COMP_WORDS": "praisonai run -s ", "COMP_CWORD": "3"}
     program = (
         "import sys\nfrom praisonaiagents.cli.main import main\ntry:\n    main()\nfinally:\n    print(*sys.modules)"

@@ -30,7 +30,7 @@ from praisonaiagents.cli.output import (
     print_json,
     wants_json,
 )
-from praisonaiagents.cli.place import within
+from praisonaiagents.cli.place import path_of, within
 from praisonaiagents.errors import (
     ConfigError,
     EngineUnreachable,
@@ -214,7 +214,7 @@ def _swept(engine: Engine) -> Iterator[None]:
 
 def _not_yet(place: Place, engine: Engine) -> Finding | None:
     """What there is to say where the first session has still to make a folder, a file or tables; None where they are there."""
-    path = _path_of(engine)
+    path = path_of(engine)
     if path is not None:
         return None if os.path.lexists(path) else _can_be_made(place, path)
     is_there: Callable[[], bool] | None = getattr(engine, "is_there", None)
@@ -228,12 +228,6 @@ def _can_be_made(place: Place, path: str) -> Finding:
     if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK):
         return Finding(place.name, path, ok=True, note=_NOT_YET)
     return _wrong(Place(place.name, path), f"it cannot be made: {above} is no folder to write in", _WRITABLE)
-
-
-def _path_of(engine: Engine) -> str | None:
-    """The folder or file of an engine on this machine, as far as it says so."""
-    path = getattr(engine, "folder", None) or getattr(engine, "path", None)
-    return os.path.abspath(path) if isinstance(path, str) and path != ":memory:" else None
 
 
 # --- what to do ---

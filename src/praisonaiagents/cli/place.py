@@ -6,6 +6,7 @@ reader would get wrong: a URL may hold a password, so `command`, which writes wh
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ from praisonaiagents.storage.registry import check_url, masked
 
 if TYPE_CHECKING:
     from praisonaiagents.session.store import SessionStore
+    from praisonaiagents.storage.engine import Engine
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -83,6 +85,12 @@ def command(*words: str, after: str = "") -> str:
     place = f" --db {quote(url)}" if url and not hidden else ""
     note = " (with the database's URL in PRAISONAI_DB_URL; its password is not shown here)" if hidden else ""
     return f"praisonai {' '.join(words)}{place}{after}{note}"
+
+
+def path_of(engine: Engine) -> str | None:
+    """The folder or file of an engine on this machine, as far as it says so. It need not be there."""
+    path = getattr(engine, "folder", None) or getattr(engine, "path", None)
+    return os.path.abspath(path) if isinstance(path, str) and path != ":memory:" else None
 
 
 def within(seconds: float, work: Callable[[], T]) -> T | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from praisonaiagents.cli.output import (
     wants_json,
     when,
 )
-from praisonaiagents.cli.place import command, db_option, given, open_place, store, within
+from praisonaiagents.cli.place import command, db_option, given, open_place, path_of, store, within
 from praisonaiagents.errors import SessionNotFound
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def complete_session_id(ctx: click.Context, param: click.Parameter, incomplete: 
 def _newest_ids(ctx: click.Context) -> list[str]:
     opened = open_place(ctx)
     try:
+        path = path_of(opened.engine)
+        if path is not None and not os.path.exists(path):
+            return []  # looking could make the file
         return [row["session_id"] for row in opened.list_sessions(_COMPLETED, user_id=ctx.params.get("user"))]
     finally:
         if given(ctx):
