@@ -213,14 +213,36 @@ def empty_place() -> Iterator[str]:
     schema = f"t_{uuid.uuid4().hex}"
     url = shared_url()
     try:
-        yield with_schema(url, schema)
+        yield with_parameter(url, "schema", schema)
     finally:
         drop_schema(url, schema)
 
 
-def with_schema(url: str, schema: str) -> str:
-    """The URL with the engine's own parameter `schema`."""
-    return f"{url}{'&' if '?' in url else '?'}schema={quote(schema, safe='')}"
+@contextmanager
+def emptied_place(url: str) -> Iterator[str]:
+    """A URL that names a schema with nothing in it, which is used again by the next one who asks: ten times as fast."""
+    if url not in _emptied:
+        _emptied[url] = f"t_{uuid.uuid4().hex}"
+        atexit.register(_drop_quietly, url, _emptied[url], os.getpid())
+    with psycopg.connect(url, autocommit=True) as connection:
+        if connection.execute("select to_regnamespace(%s)", (_emptied[url],)).fetchone() != (None,):
+            for table in ("pin", "session", "log", "message"):
+                connection.execute(f"delete from {_emptied[url]}.{table}".encode())
+    yield with_parameter(url, "schema", _emptied[url])
+
+
+_emptied: dict[str, str] = {}
+
+
+def _drop_quietly(url: str, schema: str, pid: int) -> None:
+    if os.getpid() == pid:
+        with suppress(psycopg.Error):
+            drop_schema(url, schema)
+
+
+def with_parameter(url: str, name: str, value: str) -> str:
+    """The URL with one more parameter."""
+    return f"{url}{'&' if '?' in url else '?'}{name}={quote(value, safe='')}"
 
 
 def drop_schema(url: str, schema: str) -> None:
