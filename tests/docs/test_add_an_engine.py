@@ -31,7 +31,7 @@ def package(tmp_path: Path) -> Path:
 def run(package: Path, *arguments: str) -> str:
     """What a new Python process prints that has the package on its path."""
     environment = os.environ | {
-        "PYTHONPATH": str(package),
+        "PYTHONPATH": os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")]),
         "PRAISONAI_MODEL": "offline",
         "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -355,6 +355,7 @@ def test_search_shows_the_terms_in_bold(terminal: Terminal) -> None:
         "\x1b[1mcafeterias\x1b[0m",
     ):
         assert term in bold
+    assert "我想\x1b[1m去北京\x1b[0m旅行" in finish(terminal(f"NO_COLOR= {P} session search 去北京"))
     assert "Nothing found." in finish(terminal(f"{P} session search nothing"))
 
 

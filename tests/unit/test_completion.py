@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from praisonaiagents.cli.main import praisonai
 from praisonaiagents.session import get_default_session_store
 from praisonaiagents.session.places import open_store
+from praisonaiagents.storage.registry import ENTRY_POINTS
 
 PATIENCE_S = 60
 Complete = Callable[..., list[str]]
@@ -97,6 +98,42 @@ def test_zsh_and_fish_get_the_same_in_their_own_form(complete: Complete) -> None
 def test_where_nothing_can_be_read_nothing_is_proposed(complete: Complete, home: Path, user: list[str]) -> None:
     home.write_text("not a folder")
     assert complete("session", "show", *user, "") == []
+
+
+HANGING = """
+import threading
+from praisonaiagents.storage.memory import MemoryEngine
+
+class Hanging(MemoryEngine):
+    def __init__(self, url):
+        super().__init__()
+
+    def list_sessions(self, *args, **options):
+        threading.Event().wait()
+"""
+
+
+def test_a_place_that_never_answers_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """It is an engine of another package, for the servers of ours give up sooner or later."""
+    info = tmp_path / "hanging-1.0.dist-info"
+    info.mkdir()
+    (tmp_path / "hanging.py").write_text(HANGING)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hanging\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\nhanging = hanging:Hanging\n")
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        "_PRAISONAI_COMPLETE": "zsh_complete",
+        "COMP_WORDS": "praisonai session show --db hanging://host ",
+        "COMP_CWORD": "5",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "praisonaiagents.cli"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -94,6 +94,11 @@ def test_a_folder_is_described_and_tried_and_left_as_it_was(home: Path) -> None:
 
 
 def test_the_folders_of_users_stay(home: Path) -> None:
+    get_default_session_store().add_user_message("talk", "Hello!")
+    (home / "sessions" / "users").mkdir()
+    before = tree(home)
+    assert look().status == 0
+    assert tree(home) == before
     get_default_session_store().add_user_message("talk", "Hello!", user_id="bob")
     before = tree(home)
     assert look().status == 0

@@ -257,7 +257,7 @@ def elsewhere(folder: Path, code: str) -> str:
     program = f"from praisonaiagents.storage.registry import *\nfrom praisonaiagents.errors import *\n{code}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        env=os.environ | {"PYTHONPATH": str(folder)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -46,11 +47,20 @@ def _head(hit: SessionHit, with_user: bool) -> str:
 
 
 def _in_bold(text: str, query: Query) -> str:
-    """A text with the terms of the query in bold, where they overlap in one piece."""
-    pieces: list[str] = []
-    done = 0
-    for start, stop in spans(text, query):
-        pieces.append(text[done:start])
-        pieces.append(bold(text[max(start, done) : stop]))
-        done = max(done, stop)
-    return "".join(pieces) + text[done:]
+    """A text with the terms of the query in bold, in one piece where they touch."""
+    shown, done = "", 0
+    for start, stop in _joined(spans(text, query)):
+        shown += text[done:start] + bold(text[start:stop])
+        done = stop
+    return shown + text[done:]
+
+
+def _joined(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Places in order, those that touch or overlap as one."""
+    first = last = 0
+    for start, stop in places:
+        if start > last:
+            yield first, last
+            first = start
+        last = max(last, stop)
+    yield first, last
