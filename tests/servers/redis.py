@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -234,16 +235,19 @@ def _share(kind: type[RedisServer] | type[RedisCluster]) -> RedisServer | RedisC
 
 
 @contextmanager
-def empty_place(*, cluster: bool = False) -> Iterator[str]:
-    """A URL with a prefix that nobody has used, on the shared server or cluster. Its keys are deleted afterwards."""
+def empty_place(server: str | None = None, *, cluster: bool = False) -> Iterator[str]:
+    """A URL with a prefix that nobody has used, on the shared server or cluster, or on that of the URL `server`.
+
+    Its keys are deleted afterwards.
+    """
     prefix = f"t{uuid.uuid4().hex}"
-    url = with_options(shared_url(cluster=cluster), prefix=prefix)
+    url = with_options(server or shared_url(cluster=cluster), prefix=prefix)
     try:
         yield url
     finally:
-        with closing(client_of(url)) as client:
-            for key in keys(client, prefix):
-                client.delete(key)
+        client = client_of(url)
+        for key in keys(client, prefix):
+            client.delete(key)
 
 
 def with_options(url: str, **options: object) -> str:
@@ -252,12 +256,18 @@ def with_options(url: str, **options: object) -> str:
     return f"{url}{'&' if '?' in url else '?'}{query}"
 
 
+@cache
 def client_of(url: str) -> Any:
-    """The driver's own client for the server or cluster of a URL without options of ours."""
+    """The driver's own client for the server or cluster of a URL, whatever its options. It is shared, and closed in the end."""
     bare = url.partition("?")[0]
+    if bare != url:
+        return client_of(bare)
     if bare.startswith("redis+cluster://"):
-        return redis.RedisCluster.from_url(bare.replace("+cluster", "").split(",")[0])
-    return redis.Redis.from_url(bare)
+        client: Any = redis.RedisCluster.from_url(bare.replace("+cluster", "").split(",")[0])
+    else:
+        client = redis.Redis.from_url(bare)
+    atexit.register(client.close)
+    return client
 
 
 def keys(client: Any, prefix: str) -> list[bytes]:

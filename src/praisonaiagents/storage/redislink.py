@@ -308,6 +308,7 @@ class _Opener:
             "socket_timeout": _ANSWER_TIMEOUT_S + replica_timeout_s,
             "socket_connect_timeout": connect_timeout_s,
             "protocol": 2,  # fewer round trips to begin with, and nothing comes that was not asked for
+            "driver_info": None,  # the driver would look its own version up on the disk, for every connection
             **target.driver,
         }
 

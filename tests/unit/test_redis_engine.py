@@ -36,7 +36,7 @@ class Place:
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     with empty_place(cluster=request.param) as url:
         found = Place(url)
-        with closing(found.engine), closing(found.client):
+        with closing(found.engine):
             yield found
 
 
