@@ -37,7 +37,7 @@ from praisonaiagents.model.search import Query
 from praisonaiagents.storage.engine import Appended, Batch, Found, Page, Slice, batch, clip, same
 from praisonaiagents.storage.scan import scan
 from praisonaiagents.storage.sql import statements
-from praisonaiagents.storage.sqlitefile import MEMORY, Connection, SqliteFile, is_damage
+from praisonaiagents.storage.sqlitefile import MEMORY, Connection, SqliteFile, kind_of
 from praisonaiagents.storage.sqlitesearch import forget, readable, search
 
 _SQL = statements("sqlite")
@@ -125,24 +125,24 @@ class SqliteEngine:
     def append(self, key: Key, messages: Sequence[Message], *, expected_length: int | None = None) -> Appended:
         given = batch(messages, self._max_message_bytes)
         with self._file.writing() as db:
-            session = _find(db, key)
-            new = _not_stored(db, session, given) if given.given else given.lines
-            if new and expected_length is not None and expected_length != session.length:
-                raise Conflict("length of the history", expected_length, session.length)
+            n, log, start, first, length, is_newest = _find(db, key)
+            new = _not_stored(db, log, first, length, given) if given.given else given.lines
+            if new and expected_length is not None and expected_length != length:
+                raise Conflict("length of the history", expected_length, length)
             if new:
-                _add(db, session.log, session.length, new)
-                grow = _SQL["grow_newest" if session.is_newest else "grow"]
-                db.quick(grow, (session.length + len(new), time.time(), session.n))
-        return Appended(session.start, session.length + len(new), given.ids)
+                _add(db, log, length, new)
+                length += len(new)
+                db.quick(_SQL["grow_newest" if is_newest else "grow"], (length, time.time(), n))
+        return Appended(start, length, given.ids)
 
     def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
         with self._file.reading() as db:
             session = _find_or_none(db, key)
             if session is None:
                 return Slice(0, [])
-            bounds = Record(*key, start=session.start, length=session.length)
-            first, last = clip(bounds, session.first, start, stop)
-            messages = _read(db, session.log, first, last)
+            _, log, visible, oldest, length, _ = session
+            first, last = clip(Record(*key, start=visible, length=length), oldest, start, stop)
+            messages = _read(db, log, first, last)
             if lost := last - first - len(messages):
                 db.report(f"{lost} messages of session {key.session_id!r} could not be read", len(messages))
         return Slice(first, messages)
@@ -179,11 +179,11 @@ class SqliteEngine:
 
     def drop(self, key: Key) -> int:
         with self._file.writing() as db:
-            session = _find(db, key)
-            if session.first == session.start:
+            n, log, start, first, _, _ = _find(db, key)
+            if first == start:
                 return 0
-            db.execute(_SQL["drop_archive"], (session.n,))
-            return _let_go(db, key.user_id, [Segment(str(session.log), session.first, session.start)])
+            db.execute(_SQL["drop_archive"], (n,))
+            return _let_go(db, key.user_id, [Segment(str(log), first, start)])
 
     def fork(self, key: Key, record: Record, *, at: Pin | None = None) -> Record:
         check_record(record)
@@ -253,7 +253,7 @@ def open_url(url: str, **options: Any) -> SqliteEngine:
     place, _, query = rest.partition("?")
     if place and not place.startswith("/"):
         raise ConfigError(
-            f"a SQLite URL has three slashes before a path that is relative, four before one that is not: {url}"
+            "a SQLite URL names no host: sqlite:///relative.db, sqlite:////absolute.db, sqlite:// for memory"
         )
     settings = parse_qsl(query, keep_blank_values=True)
     return SqliteEngine(unquote(place[1:]) or MEMORY, **(dict(_setting(*pair) for pair in settings) | options))
@@ -279,20 +279,12 @@ def _setting(name: str, text: str) -> tuple[str, Any]:
 
 # Sessions
 
-
-class _Session(NamedTuple):
-    """What is needed of a session to append and to read."""
-
-    n: int
-    log: int
-    start: int
-    first: int
-    length: int
-    is_newest: int
+_Session = tuple[int, int, int, int, int, int]
+"""n, log, start, first, length, is_newest: what is needed of a session to append and to read."""
 
 
 class _Row(NamedTuple):
-    """A session with all that it is. `pinned` is 1 if it has pins."""
+    """A session with all that it is."""
 
     n: int
     first: int
@@ -301,12 +293,12 @@ class _Row(NamedTuple):
 
 
 def _find_or_none(db: Connection, key: Key) -> _Session | None:
-    found = db.quick(_SQL["find"], (key.session_id, key.user_id)).fetchone()
-    return _Session(*found) if found else None
+    found: _Session | None = db.quick(_SQL["find"], (key.session_id, key.user_id)).fetchone()
+    return found
 
 
 def _find(db: Connection, key: Key) -> _Session:
-    found = _find_or_none(db, key)
+    found: _Session | None = db.quick(_SQL["find"], (key.session_id, key.user_id)).fetchone()
     if found is None:
         raise SessionNotFound(key.session_id, key.user_id)
     return found
@@ -408,9 +400,9 @@ def _add(db: Connection, log: int, number: int, lines: Mapping[str, bytes]) -> N
             db.report(what, number, "table set_aside")
 
 
-def _not_stored(db: Connection, session: _Session, given: Batch) -> dict[str, bytes]:
-    """The lines of a batch that the session does not hold yet. Raises `MessageIdConflict`."""
-    parts = _parts(db, session.log, session.first, session.length)
+def _not_stored(db: Connection, log: int, first: int, length: int, given: Batch) -> dict[str, bytes]:
+    """The lines of a batch that a session does not hold yet. Raises `MessageIdConflict`."""
+    parts = _parts(db, log, first, length)
     new: dict[str, bytes] = {}
     for message_id, line in given.lines.items():
         stored = _stored(db, parts, message_id) if message_id in given.given else None
@@ -454,7 +446,7 @@ def _read_part(db: Connection, log: int, start: int, stop: int) -> list[Message]
     try:
         rows = db.execute(_SQL["bodies"], (log << 32 | start, (log << 32 | stop) - 1)).fetchall()
     except sqlite3.DatabaseError as exc:
-        if not is_damage(exc):
+        if kind_of(exc) != sqlite3.SQLITE_CORRUPT:
             raise
         middle = (start + stop) // 2
         return _read_part(db, log, start, middle) + _read_part(db, log, middle, stop) if middle > start else []
@@ -541,7 +533,7 @@ def _free_unshown(
     if not views:
         start, stop = 0, _EVERYTHING
     gaps = unreached({name: Log(None, stop)}, [Segment(name, 0, start), *views])
-    return sum(_free(db, user_id, log, gap.start, min(gap.stop, stop)) for gap in gaps)
+    return sum(_free(db, user_id, log, gap.start, min(gap.stop, stop)) for gap in gaps if gap.start < stop)
 
 
 def _free(db: Connection, user_id: str, log: int, start: int, stop: int) -> int:

@@ -40,6 +40,7 @@ MEMORY = ":memory:"
 APPLICATION_ID = 0x50724149  # "PrAI", in the header of the file
 
 _LOOK_AGAIN_S = 0.025  # SQLite's own waiting sleeps longer and longer, and then others are always faster
+_LOOK_CLOSELY_S = 0.1
 _LONGEST_TIMEOUT_S = 1e6  # SQLite counts milliseconds in 32 bits
 _FORK_PATIENCE_S = 2.0
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -48,13 +49,15 @@ _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOER
 class Connection(sqlite3.Connection):
     """One connection, and what is known of it.
 
-    path: the file's. file: what was opened there, as (device, inode). has_search: whether there is an index.
+    path: the file's. file: what was opened there, as (device, inode), seen there at `looked_at`.
+    has_search: whether there is an index.
     damage: what was found, and is told when the transaction is over.
     quick: `execute` with one cursor for all calls, for what is fetched before the next call.
     """
 
     path = MEMORY
     file: tuple[int, int] | None = None
+    looked_at = 0.0
     has_search = False
     damage: tuple[SessionDamage, ...] = ()
 
@@ -84,7 +87,7 @@ class SqliteFile:
         self._readers = self._writers
         if path != MEMORY:
             self._readers = _Connections(partial(self._connect, self.timeout_s), size=readers, usable=_is_there)
-            _files.add(self)
+        _files.add(self)
 
     def reading(self) -> _Transaction:
         """A transaction that sees one state of the file from its first statement on. It must not write."""
@@ -101,11 +104,10 @@ class SqliteFile:
 
     def translated(self, exc: sqlite3.Error, waited_s: float) -> StorageError:
         """What the caller shall see of an error of SQLite."""
-        code = getattr(exc, "sqlite_errorcode", 0)
-        path, kind = self.path, code & 0xFF
+        path, kind = self.path, kind_of(exc)
         if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return LockTimeout(path, waited_s)
-        if code in _NO_ROOM:
+        if getattr(exc, "sqlite_errorcode", 0) in _NO_ROOM:
             return StorageFull(f"no room left for {path} (disk, quota or file size limit): nothing was stored", path)
         if kind == sqlite3.SQLITE_NOTADB:
             return NotASessionFile(f"{path} is no SQLite database; it was left alone", path)
@@ -114,29 +116,31 @@ class SqliteFile:
     # Opening
 
     def _connect(self, busy_timeout_s: float) -> Connection:
+        deadline = time.monotonic() + self.timeout_s
+        db = self._open(busy_timeout_s)
+        try:
+            while True:
+                try:
+                    self._set_up(db)
+                except sqlite3.OperationalError as exc:
+                    _look_again(exc, deadline)
+                else:
+                    return db
+        except BaseException:
+            db.close()
+            raise
+
+    def _open(self, busy_timeout_s: float) -> Connection:
         with _opening:
             if self.path != MEMORY:
                 _make_file(self.path)
             db = sqlite3.connect(
                 self.path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, factory=Connection
             )
-            try:
-                if self.path != MEMORY:
-                    found = os.stat(self.path)
-                    db.path, db.file = self.path, (found.st_dev, found.st_ino)
-                self._prepare(db)
-            except BaseException:
-                db.close()
-                raise
+            if self.path != MEMORY:
+                found = os.stat(self.path)
+                db.path, db.file = self.path, (found.st_dev, found.st_ino)
         return db
-
-    def _prepare(self, db: Connection) -> None:
-        deadline = time.monotonic() + self.timeout_s
-        while True:
-            try:
-                return self._set_up(db)
-            except sqlite3.OperationalError as exc:
-                _look_again(exc, deadline)
 
     def _set_up(self, db: Connection) -> None:
         version = self._version(db)
@@ -190,10 +194,29 @@ class SqliteFile:
         """The schema this version of the package writes."""
         return self._migrations[-1][0]
 
-    # Files that change under us
+    def _pools(self) -> set[_Connections]:
+        return {self._writers, self._readers}
 
-    def _pools(self) -> tuple[_Connections, ...]:
-        return (self._writers, self._readers)
+    # Forks
+
+    def before_fork(self) -> None:
+        """Wait until nobody uses the file, close it, and let nobody open it."""
+        for pool in self._pools():
+            pool.pause()
+        if self.path != MEMORY:
+            self.close()
+
+    def after_fork_in_parent(self) -> None:
+        for pool in self._pools():
+            pool.go_on()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew. What is in memory is the child's own copy of it."""
+        for pool in self._pools():
+            if self.path == MEMORY:
+                pool.go_on()
+            else:
+                pool.begin_anew()
 
 
 class _Transaction:
@@ -212,23 +235,23 @@ class _Transaction:
             db = self._db = self._pool.take()
             try:
                 db.quick(self._begin)
-            except sqlite3.OperationalError as exc:
+            except BaseException as exc:
                 self._begin_later(exc)
         except sqlite3.Error as exc:
-            raise self._file.translated(exc, time.monotonic() - self._started) from exc
+            raise self._file.translated(exc, self._waited_s()) from exc
         except EngineUnreachable as exc:
-            waited_s = time.monotonic() - self._started
-            raise LockTimeout(self._file.path, waited_s, "other threads of this process") from exc
+            raise LockTimeout(self._file.path, self._waited_s(), "other threads of this process") from exc
         return db
 
-    def _begin_later(self, exc: sqlite3.OperationalError) -> None:
+    def _begin_later(self, failure: BaseException) -> None:
+        """Try again as long as somebody else's lock is in the way. Raises the last failure."""
         try:
             while True:
-                _look_again(exc, self._started + self._file.timeout_s)
+                _look_again(failure, self._started + self._file.timeout_s)
                 try:
-                    self._db.execute(self._begin)
-                except sqlite3.OperationalError as again:
-                    exc = again
+                    self._db.quick(self._begin)
+                except sqlite3.Error as again:
+                    failure = again
                 else:
                     return
         except BaseException:
@@ -240,18 +263,20 @@ class _Transaction:
         try:
             if failure is None:
                 db.quick("COMMIT")
-            elif db.in_transaction:
-                db.execute("ROLLBACK")
         except sqlite3.Error as exc:
-            failure = failure or exc
+            failure = exc
+        finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-        damage, db.damage = db.damage, ()
-        self._pool.give_back(db)
+            damage, db.damage = db.damage, ()
+            self._pool.give_back(db)
         if isinstance(failure, sqlite3.Error):
-            raise self._file.translated(failure, time.monotonic() - self._started) from failure
+            raise self._file.translated(failure, self._waited_s()) from failure
         for warning in damage:
             warnings.warn(warning, stacklevel=3)  # whoever called the engine
+
+    def _waited_s(self) -> float:
+        return time.monotonic() - self._started
 
 
 class _Connections(Pool[Connection]):
@@ -274,11 +299,10 @@ class _Connections(Pool[Connection]):
         self._slots.release()
 
     def pause(self) -> None:
-        """Close all connections, and lend none before `go_on`."""
+        """Lend nothing before `go_on`. Returns when all connections are back, or patience is at its end."""
         deadline = time.monotonic() + _FORK_PATIENCE_S
         while self._held < self.size and self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
             self._held += 1
-        self.close()
 
     def go_on(self) -> None:
         while self._held:
@@ -286,7 +310,7 @@ class _Connections(Pool[Connection]):
             self._slots.release()
 
     def begin_anew(self) -> None:
-        """In the child of a fork, where the locks of threads that are not there may be held."""
+        """Forget all connections, and the locks, which threads that are not in this process may hold."""
         self._held = 0
         self._inherited.append(self._idle)
         self._begin()
@@ -300,27 +324,27 @@ class _Connections(Pool[Connection]):
 _opening = threading.Lock()  # closing a file lets go of all locks that this process has on it, SQLite's own too
 _forking = threading.Lock()
 _files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()
-_paused: list[_Connections] = []
+_paused: list[SqliteFile] = []
 
 
 def _before_fork() -> None:
     _forking.acquire()
-    _paused[:] = [pool for file in list(_files) for pool in file._pools()]
-    for pool in _paused:
-        pool.pause()
+    _paused.extend(_files)
+    for file in _paused:
+        file.before_fork()
 
 
-def _after_fork(end: Callable[[_Connections], None]) -> None:
-    for pool in _paused:
-        end(pool)
+def _after_fork(end: Callable[[SqliteFile], None]) -> None:
+    for file in _paused:
+        end(file)
     _paused.clear()
     _forking.release()
 
 
 os.register_at_fork(
     before=_before_fork,
-    after_in_parent=partial(_after_fork, _Connections.go_on),
-    after_in_child=partial(_after_fork, _Connections.begin_anew),
+    after_in_parent=partial(_after_fork, SqliteFile.after_fork_in_parent),
+    after_in_child=partial(_after_fork, SqliteFile.after_fork_in_child),
 )
 
 _SEARCH = """
@@ -338,26 +362,33 @@ _TEXTS = {
 }
 
 
-def is_damage(exc: sqlite3.Error) -> bool:
-    """True if a part of the file cannot be read, and others may be."""
-    return (getattr(exc, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_CORRUPT
+def kind_of(exc: BaseException) -> int:
+    """SQLite's primary result code; 0 for what does not come from it."""
+    return int(getattr(exc, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _is_there(db: Connection) -> bool:
-    """False if the file was removed or replaced since it was opened: nobody would find what is written to it."""
+    """False if the file was removed or replaced since it was opened: nobody would find what is written to it.
+
+    To a connection that is used all the time, only now and then whether it is the same file, which takes twice as long.
+    """
     if db.file is None:
+        return True
+    now = time.monotonic()
+    if now < db.looked_at + _LOOK_CLOSELY_S and os.access(db.path, os.F_OK):
         return True
     try:
         found = os.stat(db.path)
     except OSError:
         return False
+    db.looked_at = now
     return (found.st_dev, found.st_ino) == db.file
 
 
-def _look_again(exc: sqlite3.OperationalError, deadline: float) -> None:
-    """Return if somebody else's lock was in the way and there is time left, else raise `exc`."""
-    if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
-        raise exc
+def _look_again(failure: BaseException, deadline: float) -> None:
+    """Return if somebody else's lock was in the way and there is time left, else raise `failure`."""
+    if kind_of(failure) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+        raise failure
     time.sleep(0.001)
 
 
