@@ -156,7 +156,8 @@ class PgBouncer:
         settings = self._folder / "pgbouncer.ini"
         settings.write_text(
             f"[databases]\n* = {self._target}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\n"
-            "unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 500\n"
+            "unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n"
+            "max_client_conn = 500\nserver_login_retry = 1\n"
         )
         user = "pgserver" if os.geteuid() == 0 else None  # it refuses to run as root, too
         self._process = subprocess.Popen(

@@ -128,7 +128,7 @@ class PostgresServer:
 
     def lock_of(self, name: str) -> int:
         """The number of an advisory lock, of this schema alone."""
-        digest = hashlib.sha256(f"praisonaiagents\0{self.schema}\0{name}".encode()).digest()
+        digest = hashlib.sha256(f"praisonaiagents\0{self.schema}\0{name}".encode(errors="replace")).digest()
         return int.from_bytes(digest[:8], signed=True)
 
     def is_there(self) -> bool:
