@@ -69,7 +69,7 @@ class RedisServer:
         with closing(self.client(socket_timeout=10)) as client:
             return client.execute_command(*command)
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         """Start it, for the second time on the same port, and wait until it serves."""
         self.port = self.port or _free_port()
         settings = (("port", str(self.port)), ("bind", "127.0.0.1"), ("unixsocket", str(self.socket)), ("save", ""))
@@ -82,9 +82,11 @@ class RedisServer:
                 stdout=log,
                 stderr=log,
             )
-        until(self._serves, f"no Redis: {self.folder}/log")
+        if wait:
+            until(self.serves, f"no Redis: {self.folder}/log")
 
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """It answers, and has its data."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
                 connection.sendall(b"PING\r\n")
