@@ -26,6 +26,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -121,7 +122,10 @@ class PostgresEngine:
 
     def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
         rows = self._read(_READ, (name(key.user_id), name(key.session_id), _near(start), _near(stop)))
-        return Slice(rows[0][0], self._decoded(key, rows[1:])) if rows else Slice(0, [])
+        rows.sort(key=itemgetter(0))
+        if not rows or rows[0][1] is None:
+            return Slice(rows[0][0] if rows else 0, [])
+        return Slice(rows[0][0], self._decoded(key, rows))
 
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
         new = _New.of(key, messages, batch(messages, self._max_message_bytes))

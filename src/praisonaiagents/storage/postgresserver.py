@@ -204,7 +204,7 @@ class PostgresServer:
 
     def _connect(self) -> Connection:
         driver = _driver()
-        from psycopg.types.json import set_json_loads
+        from psycopg.types.string import ByteaBinaryLoader
 
         with self._translated(None):
             parameters = {
@@ -215,7 +215,7 @@ class PostgresServer:
                 "client_encoding": "utf8",
             }
             connection: Connection = driver.connect(**parameters, autocommit=True, prepare_threshold=None)
-        set_json_loads(lambda line: line, connection)
+        connection.adapters.register_loader("json", ByteaBinaryLoader)  # bytes as they are
         return connection
 
     @contextmanager

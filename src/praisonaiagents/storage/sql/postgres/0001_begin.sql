@@ -89,7 +89,8 @@ comment on column {schema}.session.start is 'Number of its first visible message
 comment on column {schema}.session.length is 'Number that the next message gets.';
 comment on column {schema}.session.revision is 'Counts changes of this row other than appends.';
 comment on column {schema}.session.change is 'Grows with every change of any session: the order in which they were changed.';
-comment on column {schema}.session.created_at is 'When it was made, by the clock of the program or, if it named no time, of this server.';
+comment on column {schema}.session.created_at is
+    'When it was made, by the clock of the program or, if it named no time, of this server.';
 comment on column {schema}.session.updated_at is 'When it was changed last, by the clock of this server.';
 comment on column {schema}.session.agent_name is 'Which agent works in it, as JSON text, which can hold any character.';
 comment on column {schema}.session.metadata is 'Title, tags and the like.';
@@ -305,13 +306,11 @@ create function {schema}.read(in_user text, in_session text, in_start bigint, in
 returns table (number bigint, line json) language plpgsql stable set enable_seqscan = off as $fn$
 declare
     s record;
-    part record;
-    logs bigint[] := '{}';
-    starts bigint[] := '{}';
     part_log bigint;
-    part_start bigint;
     low bigint;
     high bigint;
+    missing bigint;
+    found_now bigint;
 begin
     select t.log, t.first, t.start, t.length into s from {schema}.session t
         where t.user_id = in_user and t.session_id = in_session;
@@ -324,24 +323,28 @@ begin
         else least(greatest(s.first, in_start), s.length)
     end;
     high := greatest(low, least(in_stop, s.length));
-    number := low;
-    return next;
+    if low = high then
+        number := low;
+        return next;
+        return;
+    end if;
     part_log := s.log;
-    while part_log is not null and low < high loop
-        select l.base, coalesce(l.base_length, 0) as base_length into part from {schema}.log l where l.id = part_log;
-        logs := part_log || logs;
-        starts := greatest(low, part.base_length) || starts;
-        part_log := case when low < part.base_length then part.base end;
-    end loop;
-    for i in 1 .. cardinality(logs) loop
+    missing := high - low;
+    loop
         return query select m.number, m.line from {schema}.message m
-            where m.log = logs[i] and m.number >= starts[i] and m.number < least(high, starts[i + 1])
-            order by m.number;
+            where m.log = part_log and m.number >= low and m.number < high order by m.number;
+        get diagnostics found_now = row_count;
+        missing := missing - found_now;
+        exit when missing <= 0;
+        select l.base, least(high, l.base_length) into part_log, high from {schema}.log l
+            where l.id = part_log and l.base_length > low;
+        exit when not found;
     end loop;
 end $fn$;
 comment on function {schema}.read is
-    'Messages of a session, oldest first, after a row without a message that holds the number where they begin. in_start: '
-    'null for the first visible message, negative for so many from the end. in_stop: null for the end.';
+    'Messages of a session, log by log, the newest log first. Where there are none, a row without a message holds the number '
+    'where they would begin. in_start: null for the first visible message, negative for so many from the end. in_stop: null '
+    'for the end.';
 
 create function {schema}.search(in_user text, in_query tsquery, in_limit bigint)
 returns table (user_id text, session_id text, number bigint, line json)
@@ -384,7 +387,8 @@ $fn$;
 comment on function {schema}.shown is 'The value without NULs, so that its parts can be taken as text.';
 
 create view {schema}.sessions as
-select s.user_id, s.session_id, {schema}.shown(s.metadata) ->> 'title' as title, {schema}.shown(s.agent_name) #>> '{}' as agent_name,
+select s.user_id, s.session_id,
+    {schema}.shown(s.metadata) ->> 'title' as title, {schema}.shown(s.agent_name) #>> '{}' as agent_name,
     s.length - s.start as messages, s.start - s.first as archived, s.created_at, s.updated_at
 from {schema}.session s;
 comment on view {schema}.sessions is 'For people: one row per session. Newest first: order by updated_at desc.';
