@@ -1495,3 +1495,23 @@ def test_a_session_makes_agents_and_closes_them(home: Path) -> None:
         agent.chat("Hello")
         assert (agent.session_id, agent.user_id) == ("s", "alice")
     assert pairs(stored(home, "s", "alice")) == [("Hello", "re: Hello")]
+
+
+def test_a_call_that_swallows_a_cancellation_is_cancelled_again() -> None:
+
+    begun, swallowed = threading.Event(), []
+
+    async def stubborn() -> None:
+        while True:
+            try:
+                begun.set()
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if swallowed:
+                    raise
+                swallowed.append(True)
+
+    call = background.Call(stubborn())
+    assert begun.wait(60)
+    call.cancel()
+    assert call.ended.done()

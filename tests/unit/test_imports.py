@@ -52,11 +52,15 @@ def test_touching_its_names_loads_no_sdk_driver_or_framework(statement: str) -> 
 def test_the_public_names_are_the_documented_ones() -> None:
     assert praisonaiagents.__all__ == ["Agent", "MemoryConfig", "Session"]
     assert session.__all__ == [
+        "AsyncSessionStore",
         "DefaultSessionStore",
         "SessionData",
+        "SessionHit",
         "SessionMessage",
         "SessionStore",
         "get_default_session_store",
+        "open_store",
+        "retry_on_conflict",
     ]
 
 

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from praisonaiagents.errors import ConfigError
 
 T = TypeVar("T")
+_CANCEL_AGAIN_S = 0.5
 
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
 """By process id. A parent's loop stays, because collecting it in a child would disturb the parent."""
@@ -61,13 +62,19 @@ class Call(Generic[T]):
 
     def cancel(self) -> None:
         """Ask the coroutine to stop, and wait until it has."""
-        self._loop.call_soon_threadsafe(lambda: self._task.cancel())
+        self._loop.call_soon_threadsafe(self._stop)
         if not _on_loop(self._loop):  # there it is the garbage collector that closes an iterator
             concurrent.futures.wait([self.ended])
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._coroutine)
         self._task.add_done_callback(self._finish)
+
+    def _stop(self) -> None:
+        """Cancel, and again if that was of no use: a library may swallow a cancellation that comes at a bad moment."""
+        if not self._task.done():
+            self._task.cancel()
+            self._loop.call_later(_CANCEL_AGAIN_S, self._stop)
 
     def _finish(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():

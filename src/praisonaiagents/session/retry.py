@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -31,5 +30,7 @@ def retry_on_conflict(work: Callable[[], T], *, tries: int = 50) -> T:
         try:
             return work()
         except Conflict:
+            import random  # 6 ms that most programs never need
+
             time.sleep(random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(attempt, 10))))  # noqa: S311
     return work()

@@ -36,7 +36,6 @@ from praisonaiagents.errors import (
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message
 from praisonaiagents.model.record import Key, Record
-from praisonaiagents.model.search import parse, snippet
 from praisonaiagents.model.window import lacks_call, retention_start, window
 from praisonaiagents.paths import get_sessions_dir
 from praisonaiagents.session.data import SessionData, iso, listing
@@ -348,6 +347,8 @@ class SessionStore:
             raise ConfigTypeError(f"a query is text, not {type(query).__name__}")
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ConfigError(f"limit is a number of hits from 1, not {limit!r}")
+        from praisonaiagents.model.search import parse, snippet  # its patterns take 10 ms to compile
+
         terms = parse(query)
         found = self.engine.search(None if all_users else check_user_id(user_id), terms, limit=limit)
         records = {key: self.engine.get(key) for key in {hit.key for hit in found.hits}}

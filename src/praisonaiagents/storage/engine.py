@@ -30,14 +30,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
 from praisonaiagents.errors import MessageIdConflict
 from praisonaiagents.model.message import Message, decode, encode_checked
 from praisonaiagents.model.record import Key, Pin, Record
-from praisonaiagents.model.search import Query
+
+if TYPE_CHECKING:
+    from praisonaiagents.model.search import Query
 
 
 class Appended(NamedTuple):

@@ -7,11 +7,14 @@ after `budget` messages and says so in `Found.complete`, instead of taking for e
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Record
-from praisonaiagents.model.search import Query
 from praisonaiagents.storage.engine import Engine, Found, Hit
+
+if TYPE_CHECKING:
+    from praisonaiagents.model.search import Query
 
 BUDGET = 20_000  # messages
 _PAGE = 100  # sessions
