@@ -35,7 +35,8 @@ from praisonaiagents.errors import (
 from praisonaiagents.model.ids import file_stem, twin_stem
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Record
-from praisonaiagents.session.store import DefaultSessionStore, get_default_session_store
+from praisonaiagents.session.places import get_default_session_store
+from praisonaiagents.session.store import DefaultSessionStore
 from praisonaiagents.storage.jsonfile import JsonFileEngine
 
 KEY = Key("default_user", "s")
@@ -625,7 +626,7 @@ def test_a_newer_format_is_refused(folder: Path, store: DefaultSessionStore, mor
     """Also where its head looks different, or an editor laid it out anew: writing it as ours would lose what is new in it."""
     store.add_user_message("s", "a")
     data = (folder / "s.json").read_text()
-    newer = data.replace('"storage": {"format":1,', f'"storage": {{"format":2{more},')
+    newer = data.replace('"storage": {"format":1,', f'"storage": {{"format":3{more},')
     newer = newer if indent is None else json.dumps(json.loads(newer), indent=indent)
     (folder / "s.json").write_text(newer)
     calls: list[Callable[[], object]] = [
@@ -636,7 +637,7 @@ def test_a_newer_format_is_refused(folder: Path, store: DefaultSessionStore, mor
         lambda: store.open_session("s"),
     ]
     for call in calls:
-        with pytest.raises(NewerFormat, match="format 2, this version reads up to 1"):
+        with pytest.raises(NewerFormat, match="format 3, this version reads up to 2"):
             call()
     with pytest.warns(SessionDamage, match="upgrade"):
         assert store.list_sessions() == []

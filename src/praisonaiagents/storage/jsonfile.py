@@ -29,7 +29,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -46,7 +46,6 @@ from praisonaiagents.errors import (
 from praisonaiagents.model.ids import DEFAULT_USER, file_stem, id_of_stem, reference_stem, twin_stem
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, encode
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
-from praisonaiagents.model.search import Query
 from praisonaiagents.storage import jsonlayout as layout
 from praisonaiagents.storage.engine import Appended, Batch, Found, Page, Slice, batch
 from praisonaiagents.storage.filelock import (
@@ -74,6 +73,9 @@ from praisonaiagents.storage.sessionfile import (
     slice_of,
     write_at,
 )
+
+if TYPE_CHECKING:
+    from praisonaiagents.model.search import Query
 
 _LONGEST_REFERENCE_STEM = 240  # bytes; the longest name beside it, in `damaged`, has 12 more
 _T = TypeVar("_T")

@@ -37,10 +37,10 @@ _Entries = list[Message | None]
 """Messages in their order. None is one that could not be read."""
 
 _LINES = re.compile(rb'^"(?:session_id|storage|messages|message_count)": ', re.MULTILINE)
-_BETWEEN = re.compile(rb'^.{0,3}?(?=\{"(?:role|pin|log)":)')  # what a bad byte or two make of a comma and a line end
+_BETWEEN = re.compile(rb'^.{0,2}?(?= ?\{"(?:role|pin|log)":)')  # what a bad byte or two make of a comma and a line end
 _SECTION_LINE = re.compile(rb'^\].*?(?=\{"(?:pin|log)":)')  # the end of something, and no line end before what follows
 _AFTER_MESSAGE = NOISE + b"]"  # a write torn after its first byte leaves a comma, and the bracket of the old footer
-_OF_A_MESSAGE = re.compile(rb'"(?:role|content)":')
+_OF_A_MESSAGE = re.compile(rb'"(?:role|content)|(?:role|content)":')
 _DERIVED = (b'"message_count": ', b'"updated_at": "')
 _OPENINGS = (PINS, LOGS, ARCHIVE, MESSAGES)
 _EMPTY = frozenset((b"", b"{", b"}", b"[", b"[]", b"]", b"]}", *_OPENINGS))
@@ -303,12 +303,7 @@ class _Lines:
         if piece.startswith(b'{"log":'):
             return self._take_log(piece)
         if piece.startswith((b'{"', b' {"')):
-            into = self._into if piece.startswith(b"{") else self._kept
-            messages, rest = _on_line(piece.lstrip(b" "))
-            into.extend(messages)
-            if rest.startswith(b'{"'):
-                into.append(None)
-            return rest
+            return self._take_messages(piece)
         if piece == ARCHIVE:
             self._begin(self._found.archived)
         elif piece == MESSAGES or piece.strip(NOISE) in (b"]", b"]}"):
@@ -316,9 +311,17 @@ class _Lines:
         elif pair := layout.pairs(piece):
             self._found.values.update(pair)
             return b""
-        elif self._listed and _OF_A_MESSAGE.search(piece):
-            self._into.append(None)
+        elif self._listed and (self._kept is not self._orphans or _OF_A_MESSAGE.search(piece)):
+            (self._into if self._kept is self._orphans else self._kept).append(None)
         return piece
+
+    def _take_messages(self, piece: bytes) -> bytes:
+        into = self._into if piece.startswith(b"{") else self._kept
+        messages, rest = _on_line(piece.lstrip(b" "))
+        into.extend(messages)
+        if rest.startswith(b"{") and (into is self._kept or _OF_A_MESSAGE.search(rest)):
+            into.append(None)
+        return rest
 
     def _begin(self, into: _Entries, kept: _Entries | None = None) -> None:
         """The messages that follow go there, or where they were kept for a pin, to `kept`."""
@@ -327,26 +330,32 @@ class _Lines:
 
     def _take_pin(self, piece: bytes) -> bytes:
         end = _end_of_object(piece)
-        try:
-            pin = msgspec.json.decode(piece[:end], type=PinLine)
-        except (ValueError, RecursionError):
+        line = _decoded(piece[:end], PinLine)
+        if line is None:
             return piece
-        self._found.pins[pin.pin] = pin
-        rest = _BETWEEN.sub(b"", piece[end:])
-        return self._take(rest) if rest.startswith(b"{") else rest
+        self._found.pins[line.pin] = line
+        return self._take_rest(piece[end:])
 
     def _take_log(self, piece: bytes) -> bytes:
-        head, follow, after = piece.partition(KEPT_MESSAGES)
-        try:
-            line = msgspec.json.decode(head + follow + b"]}" if follow else head.rstrip(NOISE), type=LogLine)
-        except (ValueError, RecursionError):
-            self._begin(self._found.messages)
+        """A whole one, or the line before its messages."""
+        self._begin(self._found.messages)
+        if end := _end_of_object(piece):
+            line = _decoded(piece[:end], LogLine)
+            self._found.parts.extend([_Part(line, _messages(line.messages, self._found.damage))] if line else [])
+            return self._take_rest(piece[end:]) if line else piece
+        head, follow, rest = piece.partition(KEPT_MESSAGES)
+        line = _decoded(head + follow + b"]}", LogLine)
+        if line is None:
             return piece
         part = _Part(line, [])
         self._found.parts.append(part)
-        self._begin(part.entries if follow else self._found.messages, part.entries)
-        after = _BETWEEN.sub(b"", after)
-        return self._take(after) if after.startswith(b"{") else after
+        self._begin(self._found.messages, part.entries)
+        return self._take_rest(rest)
+
+    def _take_rest(self, rest: bytes) -> bytes:
+        """What stands behind something on its line, if the line end is gone."""
+        rest = _BETWEEN.sub(b"", rest)
+        return self._take(rest) if rest.startswith((b"{", b" {")) else rest
 
 
 def _pieces(line: bytes) -> list[bytes]:
@@ -376,7 +385,7 @@ def _on_line(line: bytes) -> tuple[list[Message], bytes]:
     messages: list[Message] = []
     while message := _message(rest[: _end_of_object(rest)]):
         messages.append(message)
-        rest = _BETWEEN.sub(b"", rest[_end_of_object(rest) :])
+        rest = _BETWEEN.sub(b"", rest[_end_of_object(rest) :]).lstrip(b" ")
     return messages, rest if messages else line
 
 
@@ -459,6 +468,13 @@ def _converted(values: object, kind: type[_T], damage: list[bytes]) -> list[_T]:
         except (ValueError, RecursionError):
             damage.append(json.dumps(value).encode())
     return found
+
+
+def _decoded(line: bytes, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _message(line: bytes) -> Message | None:
