@@ -280,13 +280,11 @@ class RedisEngine:
         return described | _memory_warning(known)
 
     def delete(self, key: Key) -> bool:
-        tokens = self._tokens(key)
-        was_last: int | None = self._write("delete", key, key.user_id, keys=self._common(key))
-        if was_last is None:
+        if self._write("delete", key, key.user_id, keys=self._common(key)) is None:
             return False
-        if tokens:
+        if self._target.is_cluster:
             with suppress(StorageError):  # what stays behind only says where to look
-                self._forget(key, tokens, was_last=bool(was_last))
+                self._forget(key)
         return True
 
     def close(self) -> None:
@@ -346,7 +344,7 @@ class RedisEngine:
         self, name: str, key: Key, keys: Iterable[bytes], arguments: Iterable[Any], wait: Sequence[Command]
     ) -> list[Any]:
         """The answers of a script and, if there is one, of WAIT."""
-        found = script(name)
+        found = script(name, is_cluster=self._target.is_cluster)
         space = self._names.space(key.user_id)
         session_id = _raw(key.session_id)
         names = (space + b"s:" + session_id, space + b"index", *keys)
@@ -485,19 +483,24 @@ class RedisEngine:
         names = (self._names.users, self._names.owners(key.session_id))
         self._ask_many([(name, ("HSET", name, user, token)) for name in names])
 
-    def _tokens(self, key: Key) -> list[bytes | None]:
-        """What was registered last of this user, and of this user's session."""
-        if not self._target.is_cluster:
-            return []
-        names = (self._names.users, self._names.owners(key.session_id))
-        return self._ask_many([(name, ("HGET", name, _raw(key.user_id))) for name in names])
+    def _forget(self, key: Key) -> None:
+        """Take back what was registered of a session and user that are not there.
 
-    def _forget(self, key: Key, tokens: Sequence[bytes | None], *, was_last: bool) -> None:
-        """Take back what was registered, unless it was registered again since the tokens were read."""
-        forget = script("forget").text
-        names = (self._names.users, self._names.owners(key.session_id))
-        found = list(zip(names, tokens, strict=True))[0 if was_last else 1 :]
-        self._ask_many([(name, ("EVAL", forget, 1, name, _raw(key.user_id), token)) for name, token in found if token])
+        The tokens are read first: who makes the session after we looked for it registers it after that, with another one.
+        """
+        user, forget = _raw(key.user_id), script("forget").text
+        registers = (self._names.owners(key.session_id), self._names.users)
+        tokens = self._ask_many([(name, ("HGET", name, user)) for name in registers])
+        looked_for = (self._names.session(key), self._names.index(key.user_id))
+        there = self._ask_many([(name, ("EXISTS", name)) for name in looked_for])
+        found = zip(registers, tokens, there, strict=True)
+        self._ask_many(
+            [
+                (name, ("EVAL", forget, 1, name, user, token))
+                for name, token, is_there in found
+                if token and not is_there
+            ]
+        )
 
     def _entries(self, users: Sequence[str], after: str | None, count: int) -> Iterator[Entry]:
         """The sessions of users, the one changed last first, from the one behind `after` on. About `count` are wanted."""
@@ -577,12 +580,12 @@ _BEGINNINGS = {
 
 
 @cache
-def script(name: str) -> Script:
+def script(name: str, *, is_cluster: bool = False) -> Script:
     """The script `lua/{name}.lua` with what it begins with."""
     import hashlib
 
     folder = Path(__file__).with_name("lua")
-    parts = (*_BEGINNINGS.get(name, ("common", "family")), name)
+    parts = (*_BEGINNINGS.get(name, ("common", "family")), *(("cluster",) if is_cluster else ()), name)
     text = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
     return Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324 - it is how a server names scripts
 

@@ -32,7 +32,7 @@ _SLOTS = 16_384
 _PAUSE_S = (0.02, 0.25)  # between two looks at a cluster that is changing: the first, and the longest
 _HOPS = 5  # from one node of a cluster to the next
 _MANY = 1_000  # commands in one round trip
-_PASSING = ("TRYAGAIN", "CLUSTERDOWN", "READONLY", "MASTERDOWN")  # what a node says while its cluster is changing
+_PASSING = re.compile("(ASK|TRYAGAIN|CLUSTERDOWN|READONLY|MASTERDOWN) |ERR .*ttempted to access a non local key")
 
 
 class Broken(Exception):
@@ -223,7 +223,7 @@ def _ours(exc: Exception, place: str) -> Exception | None:
 
 
 def _words(exc: Exception) -> str:
-    """What the server said, but for what it repeats of the command."""
+    """What the server said, code first, but for what it repeats of the command."""
     code = getattr(exc, "status_code", None)
     said = re.split(r", with args| script: |, on @", str(exc))[0][:300]
     return said if not code or said.startswith(code) else f"{code} {said}"
@@ -436,7 +436,7 @@ class ClusterLink:
         except (EngineUnreachable, Broken):
             found = [_UNANSWERED] * len(numbers)
         for number, answer in zip(numbers, found, strict=True):
-            if answer is _UNANSWERED or _is_elsewhere(answer) or _is_for_later(answer):
+            if answer is _UNANSWERED or _is(answer, "MovedError") or _is_for_later(answer):
                 key, command = requests[number]
                 answer = self.ask(key, [command])[0]
             answers[number] = answer
@@ -462,15 +462,12 @@ class ClusterLink:
         """Ask a node, and then those that we are sent to."""
         for _ in range(_HOPS):
             answers = self._ask(node, commands)
-            if _is_elsewhere(answers[0]):
-                node = Node(answers[0].host or node.host, answers[0].port)
-                if _is_for_good(answers[0]):
-                    self._map[slot_of(key)] = node
-                    continue
-                answers = self._ask(node, [("ASKING",), *commands])[1:]
-            if _is_elsewhere(answers[0]) or _is_for_later(answers[0]):
+            if _is(answers[0], "MovedError"):
+                node = self._map[slot_of(key)] = Node(answers[0].host or node.host, answers[0].port)
+            elif _is_for_later(answers[0]):
                 break
-            return answers
+            else:
+                return answers
         raise _NotNow(_refusal(_words(answers[0]), str(node)))
 
     def _node(self, key: bytes) -> Node:
@@ -511,17 +508,13 @@ class _NotNow(Exception):
         self.reason = reason
 
 
-def _is_elsewhere(answer: Any) -> bool:
-    """Another node has the key: for good, or (a slot that is being moved) for this once."""
-    return _is(answer, "AskError")
-
-
-def _is_for_good(answer: Any) -> bool:
-    return _is(answer, "MovedError")
-
-
 def _is_for_later(answer: Any) -> bool:
-    return isinstance(answer, Exception) and _words(answer).startswith(_PASSING)
+    """The cluster is changing, and nothing was done.
+
+    While a slot is being moved some of its keys are here, some there; a script that needs several must wait until all are
+    there. So we do not follow ASK, which is about one key.
+    """
+    return isinstance(answer, Exception) and _PASSING.match(_words(answer)) is not None
 
 
 def is_unknown_script(answer: Any) -> bool:
