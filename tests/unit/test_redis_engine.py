@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import random
+import socket
+import subprocess
+import sys
+import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
-from servers.redis import Stored, client_of, empty_place
+from servers.redis import RedisServer, Stored, client_of, empty_place, keys, shared_server
+from servers.tls import TlsProxy
 
-from praisonaiagents.errors import InvalidMessage, SessionExists, SessionNotFound
+from praisonaiagents.errors import (
+    ConfigError,
+    ConfigTypeError,
+    EngineUnreachable,
+    InvalidMessage,
+    NewerFormat,
+    SessionDamage,
+    SessionExists,
+    SessionNotFound,
+    StorageError,
+)
 from praisonaiagents.model.message import Message, decode
 from praisonaiagents.model.record import Key, Pin, Record
 from praisonaiagents.storage.redis import RedisEngine
+from praisonaiagents.storage.redislink import parse_url
+from praisonaiagents.storage.registry import open_engine
 
 
 class Place:
@@ -225,3 +245,483 @@ def test_deleting_everything_leaves_nothing_but_the_schema(place: Place) -> None
         assert place.engine.delete(record.key)
     assert place.stored().others == {"schema"}
     assert place.engine.list_sessions(None).records == []
+
+
+# URLs and settings
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "options"),
+    [
+        ("redis://", "redis://localhost:6379", {}),
+        ("redis://localhost", "redis://localhost:6379", {}),
+        ("redis://h:7000/3", "redis://h:7000/3", {}),
+        ("redis://h/?db=3", "redis://h:6379/3", {}),
+        ("REDIS://h", "redis://h:6379", {}),
+        ("redis://[::1]:7000/", "redis://[::1]:7000", {}),
+        ("redis://:hunter2@h", "redis://:***@h:6379", {}),
+        ("redis://ann:hunter2@h:7000/1", "redis://ann:***@h:7000/1", {}),
+        ("redis://ann:hunter2%40%2F@h", "redis://ann:***@h:6379", {}),
+        ("redis://ann:hunter2/@:h@h", "redis://ann:***@h:6379", {}),
+        ("redis://h?username=ann&password=hunter2", "redis://ann:***@h:6379", {}),
+        ("rediss://h:7000?ssl_ca_certs=/ca.pem&ssl_check_hostname=no", "rediss://h:7000", {}),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock", {}),
+        ("unix://ann:hunter2@/run/redis.sock?db=2", "unix://ann:***@/run/redis.sock/2", {}),
+        ("redis+cluster://a:7000,b,[::1]:7002", "redis+cluster://a:7000,b:6379,[::1]:7002", {}),
+        ("rediss+cluster://:hunter2@a,b", "rediss+cluster://:***@a:6379,b:6379", {}),
+        ("redis://h?pool_size=3&replicas=2&prefix=p", "redis://h:6379", {"pool_size": 3, "replicas": 2, "prefix": "p"}),
+        ("redis://h?replica_timeout=0.5&connect_timeout=2", "redis://h:6379", {"replica_timeout_s": 0.5}),
+    ],
+)
+def test_a_url_says_where_and_how(url: str, place: str, options: dict[str, Any]) -> None:
+    target = parse_url(url)
+    assert target.place == place
+    assert target.options.items() >= options.items()
+    assert "hunter2" not in repr(RedisEngine(url)) + repr(target) + str(target)
+    assert RedisEngine(url).concurrency == options.get("pool_size", 8)
+
+
+def test_a_password_may_hold_anything() -> None:
+    for password in ("hunter2", "a:b", "p@ss/w?rd#%", "日本", " "):
+        for url in (f"redis://ann:{quote(password, safe='')}@h", f"redis://h?{urlencode({'password': password})}"):
+            assert parse_url(url).password == password
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h:port",
+        "redis://h:0",
+        "redis://h:70000",
+        "redis://h/name",
+        "redis://h?db=x",
+        "redis://a,b",
+        "redis://:hunter2?x@h",
+        "redis+cluster://a/1",
+        "redis+cluster://a?db=1",
+        "unix://host/path",
+        "redis://h?poolsize=3",
+        "redis://h?pool_size=x",
+        "redis://h?pool_size=0",
+        "redis://h?replicas=-1",
+        "redis://h?replica_timeout=soon",
+        "redis://h?replica_timeout=nan",
+        "redis://h?connect_timeout=0",
+        "redis://h?prefix=",
+        "redis://h?prefix=a{b",
+        "redis://h?prefix=a b",
+        "redis://h?retry_on_timeout=yes",
+        "redis://h?decode_responses=yes",
+        "redis://h?ssl_ca_certs=x",
+        "rediss://h?ssl_cert_reqs=perhaps",
+        "rediss://h?ssl_check_hostname=perhaps",
+    ],
+)
+def test_a_url_that_makes_no_sense_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConfigError) as info:
+        open_engine(url)
+    assert "hunter2" not in str(info.value)
+    assert info.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"pool_size": 0}, ConfigError),
+        ({"pool_size": "8"}, ConfigTypeError),
+        ({"pool_size": True}, ConfigTypeError),
+        ({"replicas": 1.5}, ConfigTypeError),
+        ({"max_message_bytes": 0}, ConfigError),
+        ({"replica_timeout_s": 0}, ConfigError),
+        ({"connect_timeout_s": None}, ConfigTypeError),
+        ({"failover_timeout_s": float("nan")}, ConfigError),
+        ({"prefix": b"p"}, ConfigTypeError),
+        ({"prefix": "}"}, ConfigError),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_at_once(options: dict[str, Any], error: type[ConfigError]) -> None:
+    with pytest.raises(error) as info:
+        RedisEngine("redis://h", **options)
+    assert next(iter(options)) in str(info.value)
+
+
+def test_what_a_url_says_counts_more_than_an_argument() -> None:
+    assert RedisEngine("redis://h?pool_size=3", pool_size=5).concurrency == 3
+
+
+def test_the_registry_opens_it_for_every_scheme() -> None:
+    for url in ("redis://h", "rediss://h", "unix:///s", "redis+cluster://h", "rediss+cluster://h"):
+        engine = open_engine(url)
+        assert isinstance(engine, RedisEngine)
+        engine.close()
+
+
+def test_nothing_is_loaded_or_opened_before_the_first_call() -> None:
+    code = """
+import sys
+from praisonaiagents.storage.registry import open_engine
+engine = open_engine("redis://127.0.0.1:1?replicas=1")
+engine.close()
+assert "redis" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_driver_that_is_not_installed_is_named() -> None:
+    code = """
+import sys
+sys.modules["redis"] = None
+from praisonaiagents.errors import MissingDependency
+from praisonaiagents.storage.registry import open_engine
+for url in ("redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1"):
+    try:
+        open_engine(url).owners("s")
+    except MissingDependency as exc:
+        assert exc.extra == "redis" and "praisonaiagents[redis]" in str(exc)
+    else:
+        raise AssertionError(url)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Getting in
+
+
+def _refused(url: str, error: type[StorageError] = EngineUnreachable) -> str:
+    """What is said in all words, those of the causes included, when nobody gets in."""
+    with closing(RedisEngine(url, connect_timeout_s=1)) as engine:
+        with pytest.raises(error) as info:
+            engine.get(ALICE)
+        assert engine._place in str(info.value) or str(engine._target.nodes[0]) in str(info.value)
+        words = "".join(traceback.format_exception(info.value)) + repr(info.value)
+    assert "hunter" not in words
+    return str(info.value)
+
+
+def test_nobody_there_is_said_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    for url in (f"redis://:hunter2@127.0.0.1:{port}", f"rediss://127.0.0.1:{port}", "unix:///nowhere/redis.sock"):
+        _refused(url)
+    _refused(f"redis+cluster://:hunter2@127.0.0.1:{port},localhost:{port}")
+
+
+def test_who_does_not_answer_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with (
+            closing(RedisEngine(f"redis://127.0.0.1:{port}?socket_timeout=0.2")) as engine,
+            pytest.raises(EngineUnreachable),
+        ):
+            engine.get(ALICE)
+        _refused(f"redis+cluster://127.0.0.1:{port}?socket_timeout=0.2")
+
+
+def test_a_server_that_wants_no_cluster_is_no_cluster() -> None:
+    assert "cluster" in _refused(f"redis+cluster://127.0.0.1:{shared_server().port}", StorageError)
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[RedisServer]:
+    """A server with the passwords hunter1 of everybody, hunter2 of ann, hunter3 of bob, who may not run scripts."""
+    rules = (("requirepass", "hunter1"),)
+    with RedisServer(*rules) as server:
+        with closing(server.client(password="hunter1")) as client:
+            client.acl_setuser(
+                "ann", enabled=True, passwords=["+hunter2"], keys=["ann:*"], commands=["+@all", "-config"]
+            )
+            client.acl_setuser(
+                "bob", enabled=True, passwords=["+hunter3"], keys=["*"], categories=["+@all", "-@scripting"]
+            )
+        yield server
+
+
+def test_passwords_and_users_get_in(guarded: RedisServer) -> None:
+    for login in (":hunter1", "default:hunter1", "ann:hunter2"):
+        with closing(RedisEngine(f"redis://{login}@127.0.0.1:{guarded.port}?prefix=ann")) as engine:
+            engine.open_session(Record(*ALICE))
+            assert engine.describe()["place"].endswith(f"***@127.0.0.1:{guarded.port}")
+        with closing(RedisEngine(f"unix://{login}@{guarded.socket}?prefix=ann")) as engine:
+            assert engine.get(ALICE) is not None
+
+
+def test_wrong_passwords_do_not(guarded: RedisServer) -> None:
+    place = f"127.0.0.1:{guarded.port}"
+    for login in ("", ":hunter4@", "ann:hunter4@", "eve:hunter4@"):
+        assert "does not let us in" in _refused(f"redis://{login}{place}")
+    _refused(f"redis+cluster://:hunter4@{place}")
+
+
+def test_what_a_user_may_not_do_is_said(guarded: RedisServer) -> None:
+    with closing(RedisEngine(f"redis://bob:hunter3@127.0.0.1:{guarded.port}?prefix=bob")) as engine:
+        with pytest.raises(StorageError, match="NOPERM") as info:
+            engine.open_session(Record(*ALICE))
+        assert not isinstance(info.value, EngineUnreachable)
+        assert engine.get(ALICE) is None
+    other = RedisEngine(f"redis://ann:hunter2@127.0.0.1:{guarded.port}?prefix=other")
+    with closing(other), pytest.raises(StorageError, match="NOPERM"):
+        other.get(ALICE)
+
+
+def test_databases_of_a_server_are_apart() -> None:
+    with RedisServer() as server:
+        engines = [RedisEngine(f"{server.url}/{number}") for number in (0, 5)]
+        engines[0].open_session(Record(*ALICE))
+        assert [engine.get(ALICE) is not None for engine in engines] == [True, False]
+        for engine in engines:
+            engine.close()
+        _refused(f"{server.url}/16")
+
+
+def test_too_many_clients_is_said() -> None:
+    with RedisServer() as server, closing(server.client()) as client:
+        client.ping()
+        client.config_set("maxclients", 1)
+        assert "max number of clients" in _refused(server.url)
+
+
+def test_an_unknown_certificate_or_name_is_refused(tmp_path: Path) -> None:
+    server = shared_server()
+    with TlsProxy("127.0.0.1", server.port) as proxy:
+        _refused(f"rediss://localhost:{proxy.port}")
+        _refused(f"rediss://127.0.0.2:{proxy.port}?ssl_ca_certs={proxy.certificate}")
+        _refused(f"rediss://localhost:{proxy.port}?ssl_ca_certs={tmp_path}/missing.pem")
+        _refused(f"redis://localhost:{proxy.port}?socket_timeout=0.5")
+        with empty_place(server.url) as url:
+            options = f"{url.partition('?')[2]}&ssl_cert_reqs=none&ssl_check_hostname=no"
+            with closing(RedisEngine(f"rediss://localhost:{proxy.port}?{options}")) as engine:
+                assert engine.get(ALICE) is None
+
+
+def test_a_closed_engine_opens_again(place: Place) -> None:
+    _begin(place, 2)
+    for _ in range(2):
+        place.engine.close()
+        place.engine.close()
+        assert _said(place) == ["m0", "m1"]
+
+
+def test_no_more_connections_than_the_pool_may_have() -> None:
+    with RedisServer() as server, closing(RedisEngine(server.url, pool_size=3)) as engine:
+        engine.open_session(Record(*ALICE))
+        with ThreadPoolExecutor(12) as threads:
+            list(threads.map(lambda _: [engine.append(ALICE, [Message("user", "x")]) for _ in range(10)], range(12)))
+        assert engine.append(ALICE, []).length == 120
+        names = server.ask("INFO", "clients")["connected_clients"]
+        assert names <= 4  # and the one that asks
+
+
+# What else may lie there
+
+
+def test_a_newer_schema_is_left_alone(place: Place) -> None:
+    _begin(place, 1)
+    name = f"{place.prefix}:schema"
+    assert place.client.get(name) == b"1"
+    place.client.set(name, 2)
+    with closing(RedisEngine(place.url)) as engine:
+        for call in (engine.get, engine.delete, engine.drop):
+            with pytest.raises(NewerFormat, match="schema 2"):
+                call(ALICE)
+        place.client.set(name, 1)
+        assert engine.get(ALICE) is not None
+
+
+def test_a_foreign_schema_is_left_alone(place: Place) -> None:
+    name = f"{place.prefix}:schema"
+    for value in ("yes", "", "1.5"):
+        place.client.set(name, value)
+        with pytest.raises(StorageError, match="left alone"):
+            place.engine.get(ALICE)
+        assert place.client.get(name) == value.encode()
+    place.client.delete(name)
+    place.client.rpush(name, "x")
+    with pytest.raises(StorageError, match="left alone"):
+        place.engine.get(ALICE)
+
+
+CALLS: dict[str, Any] = {
+    "open": lambda engine: engine.open_session(Record(*ALICE)),
+    "get": lambda engine: engine.get(ALICE),
+    "append": lambda engine: engine.append(ALICE, _texts(0, 2)),
+    "read": lambda engine: engine.read(ALICE),
+    "update": lambda engine: engine.update(ALICE, {"state": {}}),
+    "replace": lambda engine: engine.replace(ALICE, _texts(0, 2)),
+    "drop": lambda engine: engine.drop(ALICE),
+    "fork": lambda engine: engine.fork(ALICE, Record(*FORK)),
+    "delete": lambda engine: engine.delete(ALICE),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_is_no_session_is_left_alone(place: Place, call: str) -> None:
+    name = place.engine._names.session(ALICE)
+    place.client.set(name, "precious")
+    with pytest.raises(StorageError, match="left alone"):
+        CALLS[call](place.engine)
+    assert place.client.get(name) == b"precious"
+    place.client.delete(name)
+    place.client.hset(name, "precious", "yes")
+    with suppress(SessionNotFound, StorageError):
+        CALLS[call](place.engine)
+    assert place.client.hgetall(name) == {b"precious": b"yes"}
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call not in ("get", "read", "drop")])
+def test_an_index_that_is_none_stops_a_change_before_it_begins(place: Place, call: str) -> None:
+    if call != "open":
+        _begin(place, 2)
+    name = place.engine._names.index("alice")
+    place.client.delete(name)
+    place.client.set(name, "precious")
+    before = {key: place.client.dump(key) for key in keys(place.client, place.prefix) if b":{alice}:" in key}
+    arguments = {"append": _texts(2, 4)}
+    with pytest.raises(StorageError, match="left alone"):
+        place.engine.append(ALICE, arguments[call]) if call in arguments else CALLS[call](place.engine)
+    assert before == {key: place.client.dump(key) for key in keys(place.client, place.prefix) if b":{alice}:" in key}
+
+
+@pytest.mark.parametrize("kind", ["l", "i"])
+def test_a_log_that_is_none_stores_nothing(place: Place, kind: str) -> None:
+    place.engine.open_session(Record(*ALICE))
+    place.client.set(f"{place.prefix}:{{alice}}:{kind}:{_head(place).log}", "precious")
+    with pytest.raises(StorageError, match="left alone"):
+        place.engine.append(ALICE, _texts(0, 2))
+    assert _head(place).length == 0
+
+
+def test_a_message_that_cannot_be_read_is_reported_and_left_in_its_place(place: Place) -> None:
+    _begin(place, 3)
+    name = f"{place.prefix}:{{alice}}:l:{_head(place).log}"
+    for broken in (b"{", b"hunter2", b"\xff", b"[]"):
+        place.client.lset(name, 1, broken)
+        with pytest.warns(SessionDamage, match="1 messages of session 's'") as found:
+            said = _said(place)
+        assert (said, "hunter2" in str(found[0].message)) == (["m0", "m2"], False)
+        assert place.client.lindex(name, 1) == broken
+    place.engine.update(ALICE, {"start": 3})
+    assert place.engine.drop(ALICE) > 0
+
+
+def test_a_record_that_cannot_be_read_hides_no_other(place: Place) -> None:
+    for number in range(3):
+        _begin(place, 1, Key("alice", f"s{number}"))
+    place.client.hset(place.engine._names.session(Key("alice", "s1")), "record", "hunter2")
+    with pytest.warns(SessionDamage, match="s1") as found:
+        records = place.engine.list_sessions("alice").records
+    assert [record.session_id for record in records] == ["s2", "s0"]
+    assert "hunter2" not in str(found[0].message)
+    with pytest.raises(StorageError, match="left alone"):
+        place.engine.get(Key("alice", "s1"))
+
+
+# What it says of itself
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, ["everything", "set appendonly yes"]),
+        ({"save": "3600 1"}, ["since the last snapshot", "set appendonly yes"]),
+        ({"appendonly": "yes"}, ["up to two seconds", "set appendfsync always"]),
+        ({"appendonly": "yes", "appendfsync": "no"}, ["set appendfsync always"]),
+        ({"appendonly": "yes", "appendfsync": "always"}, ["neither does a crash of the server or a loss of power"]),
+    ],
+)
+def test_it_says_what_survives(settings: dict[str, str], words: list[str]) -> None:
+    with RedisServer(*settings.items()) as server, closing(RedisEngine(server.url)) as engine:
+        described = engine.describe()
+        assert all(word in described["durability"] for word in words)
+        assert described["engine"].startswith("Valkey ")
+        assert (described["place"], described["schema"]) == (server.url, "1")
+        assert "warning" not in described
+
+
+def test_it_warns_of_a_server_that_throws_sessions_away() -> None:
+    with RedisServer(("maxmemory-policy", "allkeys-lru")) as server, closing(RedisEngine(server.url)) as engine:
+        assert "once maxmemory is set" in engine.describe()["warning"]
+        server.ask("CONFIG", "SET", "maxmemory", "100mb")
+        assert "when its memory is full (maxmemory-policy allkeys-lru)" in engine.describe()["warning"]
+        server.ask("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+        assert "warning" not in engine.describe()  # our keys do not expire
+
+
+def test_it_says_that_a_server_does_not_tell(guarded: RedisServer) -> None:
+    with closing(RedisEngine(f"redis://ann:hunter2@127.0.0.1:{guarded.port}?prefix=ann")) as engine:
+        assert "does not tell" in engine.describe()["durability"]
+
+
+def test_a_cluster_says_that_it_is_one() -> None:
+    with empty_place(cluster=True) as url:
+        with closing(RedisEngine(url)) as engine:
+            assert engine.describe()["engine"].endswith("(cluster)")
+            assert "replicas=1" in engine.describe()["durability"]
+        with closing(RedisEngine(f"{url}&replicas=1")) as engine:
+            assert "on 1 replica before" in engine.describe()["durability"]
+
+
+# Listing
+
+
+def test_all_users_are_listed_in_one_order_page_by_page(place: Place) -> None:
+    made = []
+    for number in range(120):
+        key = Key(f"user{number * 7 % 25}", f"s{number}")
+        made.append(key)
+        place.engine.open_session(Record(*key))
+    for key in made[::11]:
+        place.engine.append(key, _texts(0, 1))
+    times = {record.key: record.updated_at for record in _pages(place.engine, 200)}
+    assert len(times) == 120
+    whole = sorted(times, key=lambda key: (-times[key], key.user_id))
+    for size in (1, 7, 50, 119, 120, 121):
+        assert [record.key for record in _pages(place.engine, size)] == whole
+
+
+def _pages(engine: RedisEngine, size: int) -> list[Record]:
+    after, found = None, []
+    while True:
+        page = engine.list_sessions(None, after=after, limit=size)
+        found += page.records
+        after = page.after
+        if after is None:
+            return found
+
+
+def test_changes_of_the_same_instant_and_of_a_clock_set_back_keep_their_order(place: Place) -> None:
+    for number in range(4):
+        place.engine.open_session(Record("alice", f"s{number}"))
+    future = 2_000_000_000_000_000
+    place.client.zadd(place.engine._names.index("alice"), {"s0": future})
+    for number in (2, 1, 3, 2):
+        place.engine.append(Key("alice", f"s{number}"), [Message("user", "x")])
+    listed = place.engine.list_sessions("alice").records
+    assert [record.session_id for record in listed] == ["s2", "s3", "s1", "s0"]
+    assert [round(record.updated_at * 1e6) - future for record in listed[:3]] == [4, 3, 2]
+
+
+def test_ids_that_name_nothing_may_be_asked_for(place: Place) -> None:
+    for odd in ("\ud800", "", "a\0b", "x" * 2000):
+        for key in (Key("alice", odd), Key(odd, "s")):
+            assert place.engine.get(key) is None
+            assert place.engine.read(key).messages == []
+            assert place.engine.delete(key) is False
+            assert place.engine.owners(odd) == []
+            assert place.engine.list_sessions(odd).records == []
+            with pytest.raises(SessionNotFound):
+                place.engine.append(key, _texts(0, 1))
+
+
+@pytest.mark.parametrize("place", [False], indirect=True)
+def test_a_hundred_thousand_messages_come_back(place: Place) -> None:
+    _begin(place, 100_000)
+    assert place.engine.append(ALICE, _texts(99_000, 100_000)).length == 100_000
+    place.engine.fork(ALICE, Record(*FORK))
+    place.engine.append(FORK, _texts(100_000, 100_001))
+    found = place.engine.read(FORK)
+    assert [message.id for message in found.messages] == [f"id{number}" for number in range(100_001)]
+    assert place.engine.read(FORK, -2).first == 99_999
+    place.engine.update(ALICE, {"start": 99_990})
+    assert place.engine.drop(ALICE) == 0  # the fork has them
+    place.engine.delete(FORK)
+    assert _lines(place) == [[f"m{number}" for number in range(99_990, 100_000)]]

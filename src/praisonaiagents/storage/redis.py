@@ -280,7 +280,7 @@ class RedisEngine:
         return described | _memory_warning(known)
 
     def delete(self, key: Key) -> bool:
-        if self._write("delete", key, key.user_id, keys=self._common(key)) is None:
+        if self._write("delete", key, _raw(key.user_id), keys=self._common(key)) is None:
             return False
         if self._target.is_cluster:
             with suppress(StorageError):  # what stays behind only says where to look
@@ -551,7 +551,7 @@ class Names:
 
     def space(self, user_id: str) -> bytes:
         """What all keys of a user begin with."""
-        tag = user_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+        tag = user_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D") or "%"  # none is no tag
         return _raw(f"{self.prefix}:{{{tag}}}:")
 
     def index(self, user_id: str) -> bytes:

@@ -91,8 +91,8 @@ local function reaches_below(log, cut)
   return found
 end
 
--- Take the ids of messages that are freed out of a log's index; `lines` are these messages, from number `first` on.
-local function forget_ids(log, lines, first)
+-- The ids of messages and their numbers, from their lines, the first one's number being `first`. What is empty has none.
+local function ids_of(lines, first)
   local ids, numbers = {}, {}
   for i, line in ipairs(lines) do
     local whole, message = pcall(cjson.decode, line)
@@ -101,6 +101,19 @@ local function forget_ids(log, lines, first)
       numbers[#numbers + 1] = first + i - 1
     end
   end
+  return ids, numbers
+end
+
+-- Do something with own messages `from` to `to` of a log: with some lines at a time, and the number of the first of them.
+local function each_part(log, low, from, to, work)
+  for first = from, to - 1, CHUNK do
+    work(call('LRANGE', ns .. 'l:' .. log, first - low, math.min(first + CHUNK, to) - 1 - low), first)
+  end
+end
+
+-- Take freed messages out of a log's index of ids.
+local function forget_ids(log, lines, first)
+  local ids, numbers = ids_of(lines, first)
   if #ids == 0 then return end
   local gone = {}
   for i, held in ipairs(call('HMGET', ns .. 'i:' .. log, unpack(ids))) do
@@ -118,6 +131,23 @@ local function forget_ids(log, lines, first)
   if #gone > 0 then call('HDEL', ns .. 'i:' .. log, unpack(gone)) end
 end
 
+-- Make a log's index of ids anew, without messages `from` to `to`: less work if they are most of its `length` messages.
+local function index_without(log, low, from, to, length)
+  local held, pairs_ = {}, {}
+  local function add(lines, first)
+    local ids, numbers = ids_of(lines, first)
+    for i, id in ipairs(ids) do held[id] = held[id] and held[id] .. ' ' .. numbers[i] or numbers[i] end
+  end
+  each_part(log, low, low, from, add)
+  each_part(log, low, to, low + length, add)
+  call('UNLINK', ns .. 'i:' .. log)
+  for id, numbers in pairs(held) do
+    pairs_[#pairs_ + 1] = id
+    pairs_[#pairs_ + 1] = numbers
+  end
+  for i = 1, #pairs_, CHUNK do call('HSET', ns .. 'i:' .. log, unpack(pairs_, i, math.min(i + CHUNK - 1, #pairs_))) end
+end
+
 -- Whether a session goes on appending to a log: then the end of the list must stay where it is.
 local function is_head(log)
   for _, field in ipairs(call('HKEYS', ns .. 'm:' .. log)) do
@@ -131,11 +161,14 @@ local function free(log, from, to)
   local list = ns .. 'l:' .. log
   local _, _, low = origin(log)
   local length = call('LLEN', list)
-  for chunk = from, to - 1, CHUNK do
-    local lines = call('LRANGE', list, chunk - low, math.min(chunk + CHUNK, to) - 1 - low)
-    for _, line in ipairs(lines) do freed = freed + #line end
-    forget_ids(log, lines, chunk)
+  local most = to - from > length / 2
+  if counting or not most then
+    each_part(log, low, from, to, function(lines, first)
+      for _, line in ipairs(lines) do freed = freed + #line end
+      if not most then forget_ids(log, lines, first) end
+    end)
   end
+  if most then index_without(log, low, from, to, length) end
   if from == low then
     call('LTRIM', list, to - low, -1)
     call('HSET', ns .. 'm:' .. log, 'low', to)
@@ -157,15 +190,13 @@ local function trim(log)
   while call('LINDEX', list, -1) == '' do call('RPOP', list) end
 end
 
-local function count_bytes(log)
-  for from = 0, call('LLEN', ns .. 'l:' .. log) - 1, CHUNK do
-    for _, line in ipairs(call('LRANGE', ns .. 'l:' .. log, from, from + CHUNK - 1)) do freed = freed + #line end
-  end
-end
-
 -- Remove a log that nothing needs.
-local function remove(log, base)
-  if counting then count_bytes(log) end
+local function remove(log, base, low)
+  if counting then
+    each_part(log, low, low, low + call('LLEN', ns .. 'l:' .. log), function(lines)
+      for _, line in ipairs(lines) do freed = freed + #line end
+    end)
+  end
   call('UNLINK', ns .. 'l:' .. log, ns .. 'i:' .. log, ns .. 'm:' .. log)
   if base then call('HDEL', ns .. 'm:' .. base, 'l:' .. log) end
 end
@@ -175,7 +206,7 @@ local function let_go(log, from, to)
   while log and call('EXISTS', ns .. 'm:' .. log) == 1 do
     local base, cut, low = origin(log)
     if call('HLEN', ns .. 'm:' .. log) == (base and 3 or 1) then
-      remove(log, base)
+      remove(log, base, low)
     else
       local last = math.min(to, low + call('LLEN', ns .. 'l:' .. log))
       for _, gap in ipairs(unseen(log, math.max(from, low), last)) do free(log, gap[1], gap[2]) end
