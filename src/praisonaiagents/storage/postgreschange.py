@@ -29,38 +29,11 @@ FIND = "select * from {schema}.find_session(%s, %s)"
 _LOCK = "select * from {schema}.lock_session(%s, %s, %s, %s)"
 _SAVE = "select * from {schema}.save_session(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _MAKE = "select made, (session).* from {schema}.open_session(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-_UP = """
-    with recursive up (id, base, base_length) as (
-        select id, base, base_length from {schema}.log where id = %s
-        union all
-        select l.id, l.base, l.base_length from up join {schema}.log l on l.id = up.base
-    )
-    select id, base, base_length from up"""
-_AROUND = """
-    with recursive up (id, base, base_length, start) as (
-        select l.id, l.base, l.base_length, gone.start
-        from unnest(%b::bigint[], %b::bigint[]) as gone (log, start) join {schema}.log l on l.id = gone.log
-        union
-        select l.id, l.base, l.base_length, up.start
-        from up join {schema}.log l on l.id = up.base where up.start < up.base_length
-    ), around (id) as (
-        select id from up
-        union
-        select l.id from around join {schema}.log l on l.base = around.id
-    )
-    select l.id, l.base, l.base_length, (select max(m.number) + 1 from {schema}.message m where m.log = l.id)
-    from around join {schema}.log l using (id)"""
-_VIEWS = """
-    select log, first, length from {schema}.session where log = any (%b)
-    union all
-    select log, start, length from {schema}.pin where log = any (%b)"""
-_DELETE = """
-    with gone as (
-        delete from {schema}.message m using unnest(%b::bigint[], %b::bigint[], %b::bigint[]) as part (log, start, stop)
-        where m.log = part.log and part.start <= m.number and m.number < part.stop
-        returning octet_length(m.line::text) as bytes
-    )
-    select coalesce(sum(bytes), 0)::bigint from gone"""
+_CHAIN = "select * from {schema}.chain(%s, %s)"
+_AROUND = "select * from {schema}.around(%b, %b, %b)"
+_VIEWS = "select * from {schema}.views(%b)"
+_DELETE = "select {schema}.delete_messages(%b, %b, %b)"
+_DELETE_LOGS = "select {schema}.delete_logs(%b)"
 
 
 class Stored(NamedTuple):
@@ -148,7 +121,6 @@ class Change:
         if not found:
             raise SessionNotFound(key.session_id, key.user_id)
         self.session = stored(found[0])
-        self._chains: dict[str, dict[str, Log]] = {}
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Rows:
         return self._server.rows(self._connection, query, values)
@@ -157,7 +129,9 @@ class Change:
         """The point that a new log begins with, in order to show what `pin` shows."""
         if pin.start == pin.length:
             return None
-        return cut(self._chain(pin.log), Point(pin.log, pin.length), pin.length)
+        chain = self.rows(_CHAIN, (int(pin.log), pin.length))
+        logs = {str(id_): Log(_point(base, base_length), 0) for id_, base, base_length in chain}
+        return cut(logs, Point(pin.log, pin.length), pin.length)
 
     def new_log(self, base: Point | None) -> str:
         values = (int(base.log), base.length) if base else (None, None)
@@ -201,14 +175,12 @@ class Change:
     def free(self, released: Iterable[Segment]) -> int:
         """Delete what was shown by `released` and by nothing that is left. Returns the bytes of the messages deleted."""
         gone = list(released)
-        if not gone:
+        logs = self._around(gone) if gone else {}
+        if not logs:
             return 0
-        logs = self._around(gone)
         views = self._views(logs)
         parts = unreached(logs, views)
-        ((freed,),) = self.rows(
-            _DELETE, ([int(part.log) for part in parts], [part.start for part in parts], [part.stop for part in parts])
-        )
+        ((freed,),) = self.rows(_DELETE, _columns(parts))
         self._delete_logs(logs, views)
         return int(freed)
 
@@ -217,17 +189,12 @@ class Change:
         (row,) = self.rows(FIND, (self.session.record.user_id, self.session.record.session_id))
         return stored(row)
 
-    def _chain(self, log: str) -> dict[str, Log]:
-        """The log and those it goes back to. How many messages are in them is of no interest here."""
-        if log not in self._chains:
-            self._chains[log] = {
-                str(id_): Log(_point(base, length), 0) for id_, base, length in self.rows(_UP, (int(log),))
-            }
-        return self._chains[log]
-
     def _around(self, gone: list[Segment]) -> dict[str, Log]:
-        """The logs that a view went through, and all that go back to one of those. The oldest ones appear without a base."""
-        rows = self.rows(_AROUND, ([int(view.log) for view in gone], [view.start for view in gone]))
+        """The logs that may hold what only `gone` showed, and all that go back to one of those.
+
+        The oldest ones appear without a base, and with all of its messages as their own.
+        """
+        rows = self.rows(_AROUND, _columns(gone))
         known = {id_ for id_, *_ in rows}
         logs: dict[str, Log] = {}
         for id_, base, base_length, length in rows:
@@ -238,18 +205,21 @@ class Change:
 
     def _views(self, logs: Iterable[str]) -> list[Segment]:
         ids = [int(log) for log in logs]
-        return [Segment(str(log), start, stop) for log, start, stop in self.rows(_VIEWS, (ids, ids))]
+        return [Segment(str(log), start, stop) for log, start, stop in self.rows(_VIEWS, (ids,))]
 
     def _delete_logs(self, logs: Mapping[str, Log], views: list[Segment]) -> None:
-        """Delete the logs that no view goes through. What went back to one of them for nothing stands alone then."""
+        """Delete the logs that no view goes through."""
         used = {view.log for view in views}
         for view in views:
             used |= {part.log for part in segments(logs, Point(view.log, view.stop), view.start)}
-        dead = [int(log) for log in logs if log not in used]
-        if dead:
-            alone = "update {schema}.log set base = null, base_length = null where base = any (%b) returning id"
-            self.rows(alone, (dead,))
-            self.rows("delete from {schema}.log where id = any (%b) returning id", (dead,))
+        if dead := [int(log) for log in logs if log not in used]:
+            self.rows(_DELETE_LOGS, (dead,))
+
+
+def _columns(parts: Iterable[Segment]) -> tuple[list[int], list[int], list[int]]:
+    """Parts of logs as parameters."""
+    parts = list(parts)
+    return [int(part.log) for part in parts], [part.start for part in parts], [part.stop for part in parts]
 
 
 def _point(base: int | None, base_length: int | None) -> Point | None:

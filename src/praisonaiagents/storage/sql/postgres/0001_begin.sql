@@ -220,6 +220,86 @@ begin
 end $fn$;
 comment on function {schema}.save_session is 'Changes a session that is locked, and returns it.';
 
+-- What letting go of messages takes. A view is a part of a log that a session or a pin shows: log, start, stop.
+
+create function {schema}.chain(in_log bigint, in_length bigint)
+returns table (id bigint, base bigint, base_length bigint) language sql stable set enable_seqscan = off set jit = off as $fn$
+    with recursive up (id, base, base_length) as (
+        select l.id, l.base, l.base_length from {schema}.log l where l.id = in_log
+        union all
+        select l.id, l.base, l.base_length from up join {schema}.log l on l.id = up.base where in_length <= up.base_length
+    )
+    select up.id, up.base, up.base_length from up
+$fn$;
+comment on function {schema}.chain is 'The log, and those it goes back to, up to the one that holds message in_length - 1.';
+
+create function {schema}.is_shown(in_log bigint, in_start bigint, in_stop bigint)
+returns boolean language sql stable as $fn$
+    select exists (
+        select from {schema}.session s where s.log = in_log and s.first <= in_start and in_stop <= s.length
+    ) or exists (
+        select from {schema}.pin p where p.log = in_log and p.start <= in_start and in_stop <= p.length
+    ) or exists (
+        select from {schema}.log l join {schema}.session s on s.log = l.id
+        where l.base = in_log and in_stop <= l.base_length and s.first <= in_start and s.first < l.base_length
+    ) or exists (
+        select from {schema}.log l join {schema}.pin p on p.log = l.id
+        where l.base = in_log and in_stop <= l.base_length and p.start <= in_start and p.start < l.base_length
+            and l.base_length <= p.length
+    )
+$fn$;
+comment on function {schema}.is_shown is
+    'True if one session or pin shows all of a view: one of that log, or of a log that begins with it.';
+
+create function {schema}.around(in_logs bigint[], in_starts bigint[], in_stops bigint[])
+returns table (id bigint, base bigint, base_length bigint, length bigint)
+language sql stable set enable_seqscan = off set jit = off as $fn$
+    with recursive up (id, base, base_length, start, stop) as (
+        select l.id, l.base, l.base_length, gone.start, gone.stop
+        from unnest(in_logs, in_starts, in_stops) as gone (log, start, stop) join {schema}.log l on l.id = gone.log
+        where not {schema}.is_shown(l.id, gone.start, gone.stop)
+        union
+        select l.id, l.base, l.base_length, up.start, least(up.stop, up.base_length)
+        from up join {schema}.log l on l.id = up.base
+        where up.start < up.base_length and not {schema}.is_shown(l.id, up.start, least(up.stop, up.base_length))
+    ), around (id) as (
+        select up.id from up
+        union
+        select l.id from around join {schema}.log l on l.base = around.id
+    )
+    select l.id, l.base, l.base_length, (select max(m.number) + 1 from {schema}.message m where m.log = l.id)
+    from around join {schema}.log l on l.id = around.id
+$fn$;
+comment on function {schema}.around is
+    'The logs whose messages may be let go of with some views, and all logs that begin with messages of those, with their '
+    'lengths (null: no messages). It goes back from log to log until something else shows all that is left.';
+
+create function {schema}.views(in_logs bigint[])
+returns table (log bigint, start bigint, stop bigint) language sql stable set enable_seqscan = off as $fn$
+    select s.log, s.first, s.length from {schema}.session s where s.log = any (in_logs)
+    union all
+    select p.log, p.start, p.length from {schema}.pin p where p.log = any (in_logs)
+$fn$;
+comment on function {schema}.views is 'What sessions and pins show of some logs.';
+
+create function {schema}.delete_messages(in_logs bigint[], in_starts bigint[], in_stops bigint[])
+returns bigint language sql set enable_seqscan = off as $fn$
+    with gone as (
+        delete from {schema}.message m using unnest(in_logs, in_starts, in_stops) as part (log, start, stop)
+        where m.log = part.log and part.start <= m.number and m.number < part.stop
+        returning octet_length(m.line::text) as bytes
+    )
+    select coalesce(sum(gone.bytes), 0)::bigint from gone
+$fn$;
+comment on function {schema}.delete_messages is 'Deletes parts of logs. Returns how many bytes of lines that were.';
+
+create function {schema}.delete_logs(in_logs bigint[]) returns void language sql set enable_seqscan = off as $fn$
+    update {schema}.log set base = null, base_length = null where base = any (in_logs);
+    delete from {schema}.log where id = any (in_logs);
+$fn$;
+comment on function {schema}.delete_logs is
+    'Deletes logs that nothing shows any more. What began with one of them, for nothing, stands alone then.';
+
 create function {schema}.append(
     in_user text, in_session text, in_ids text[], in_lines text[], in_words text[],
     in_given text[], in_alike text[], in_expected bigint, in_durable boolean
