@@ -482,13 +482,12 @@ def _let_go(db: Connection, user_id: str, gone: Iterable[Segment]) -> int:
         if shown is not None:
             freed += _free_unshown(db, user_id, number, start, stop, shown)
             base, first, _ = db.execute(_SQL["log"], (number,)).fetchone()
-            lowest = min((view[0] for view in shown), default=_EVERYTHING)
             if not shown:
                 db.execute(_SQL["delete_log"], (number,))
-            elif base is not None and lowest >= first:
+            elif base is not None and not any(low < min(high, first) for low, high in shown):
                 db.execute(_SQL["detach"], (number,))
-            if base is not None and start < lowest:
-                _widen(waiting, base, min(start, first), first)
+            if base is not None and start < first and not any(low <= start and first <= high for low, high in shown):
+                _widen(waiting, base, start, first)
     return freed
 
 
