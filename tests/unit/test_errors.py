@@ -38,7 +38,9 @@ EXAMPLES: list[tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]] = [
     (errors.StorageFull, ("text", "/p"), {"path": "/p"}),
     (errors.NotASessionFile, ("text", "/p"), {"path": "/p"}),
     (errors.NewerFormat, ("text", "/p"), {"path": "/p"}),
+    (errors.EngineUnreachable, ("text", "redis://h"), {"path": "redis://h"}),
     (errors.OutcomeUnknown, ("text", ("m1",)), {"message_ids": ("m1",)}),
+    (errors.NotReplicated, (1, 2, ("m1",)), {"replicas": 1, "wanted": 2}),
     (errors.ModelError, ("text", 500), {"status": 500}),
     (errors.ModelUnreachable, ("text",), {"status": None}),
     (errors.SessionDamage, ("/p", "/aside", 3, "what"), {"path": "/p", "set_aside": "/aside", "messages": 3}),
@@ -105,6 +107,13 @@ def test_optional_parts_leave_no_gaps() -> None:
     assert "held by" not in str(errors.LockTimeout("/p", 1.0))
     assert str(errors.UnknownEngine("ftp", ("a", "b"))) == "no storage engine serves 'ftp'; known: a, b"
     assert "left in place" in str(errors.SessionDamage("/p", None, 3, "what"))
+
+
+def test_what_is_not_replicated_is_stored_and_can_be_repeated() -> None:
+    error = errors.NotReplicated(1, 2, ("m1", "m2"))
+    assert isinstance(error, errors.OutcomeUnknown)
+    assert error.message_ids == ("m1", "m2")
+    assert errors.NotReplicated(0, 1).message_ids == ()
 
 
 def test_an_error_survives_the_way_to_another_process() -> None:

@@ -5,13 +5,14 @@ Each message in the model is (log it was appended to, number), so a wrong log an
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from praisonaiagents.model.points import Log, Point, Segment, cut, segments
+from praisonaiagents.model.points import Log, Point, Segment, cut, segments, unreached
 
 Histories = dict[str, list[tuple[str, int]]]
 
@@ -104,6 +105,59 @@ def test_cut_takes_only_lengths_within_the_point(
     for length in (-beyond, point.length + beyond):
         with pytest.raises(ValueError, match="cannot cut"):
             cut(logs, point, length)
+
+
+@st.composite
+def views(draw: st.DrawFn) -> tuple[dict[str, Log], list[Segment], set[tuple[str, int]]]:
+    """Some logs, parts of what is seen from them, and the messages that are in those."""
+    logs, held = draw(forests())
+    found: list[Segment] = []
+    seen: set[tuple[str, int]] = set()
+    for _ in range(draw(st.integers(0, 6))):
+        name = draw(st.sampled_from(sorted(logs)))
+        start, stop = draw(st.integers(0, 12)), draw(st.integers(0, len(held[name])))
+        found.append(Segment(name, start, stop))
+        seen.update(held[name][start:stop])
+    return logs, found, seen
+
+
+@given(views())
+def test_what_no_view_shows_is_unreached(found: tuple[dict[str, Log], list[Segment], set[tuple[str, int]]]) -> None:
+    logs, given_views, seen = found
+    everything = {(name, number) for name, log in logs.items() for number in range(log.first, log.length)}
+    free = unreached(logs, given_views)
+    assert sorted(_expanded(free)) == sorted(everything - seen)
+    assert all(segment.start < segment.stop for segment in free), "an empty gap"
+    assert [segment.log for segment in free] == [n for n in logs for segment in free if segment.log == n]
+    for one, other in pairwise(free):
+        assert one.log != other.log or one.stop < other.start, "gaps that touch are one"
+
+
+@given(views(), st.data())
+def test_letting_go_of_a_view_frees_what_it_alone_showed(
+    found: tuple[dict[str, Log], list[Segment], set[tuple[str, int]]], data: st.DataObject
+) -> None:
+    logs, given_views, _ = found
+    before = set(_expanded(unreached(logs, given_views)))
+    gone = data.draw(st.sampled_from([*given_views, Segment(sorted(logs)[0], 0, 0)]))
+    left = [view for view in given_views if view != gone]
+    freed = set(_expanded(unreached(logs, left))) - before
+    shown = set(_expanded(segments(logs, Point(gone.log, gone.stop), gone.start)))
+    others = {m for view in left for m in _expanded(segments(logs, Point(view.log, view.stop), view.start))}
+    assert freed == shown - others
+
+
+def test_what_is_unreached_lies_at_the_head_in_the_middle_and_at_the_end() -> None:
+    logs = {"a": Log(None, 10), "b": Log(Point("a", 4), 3), "c": Log(None, 0)}
+    given_views = [Segment("b", 2, 6), Segment("a", 6, 8), Segment("a", 7, 9)]
+    assert unreached(logs, given_views) == [
+        Segment("a", 0, 2),
+        Segment("a", 4, 6),
+        Segment("a", 9, 10),
+        Segment("b", 6, 7),
+    ]
+    assert unreached(logs, []) == [Segment("a", 0, 10), Segment("b", 4, 7)]
+    assert unreached({}, []) == []
 
 
 def test_a_log_may_be_based_on_the_middle_of_another() -> None:
