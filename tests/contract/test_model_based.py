@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from servers import postgres, redis
@@ -566,6 +566,33 @@ MACHINES: dict[type[Machine], int] = {
 @pytest.mark.parametrize("machine", MACHINES)
 def test_an_engine_behaves_like_plain_lists(machine: type[Machine]) -> None:
     run_state_machine_as_test(machine, settings=settings(BOUNDED, max_examples=MACHINES[machine]))
+
+
+ALPHABET = st.sampled_from(
+    [*"aAbB9 _*'\"-:&|!()\\", *"éÉe\u0301ßİıΣς½²", *"日本語の〇ゝㄅ⺀가\u1100ｶﾞ", *"\0\n🙂𝔘\U000323af"]
+)
+LINES = st.lists(st.text(ALPHABET, max_size=12), max_size=6)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_an_engine_finds_what_the_query_matches(machine: type[Machine]) -> None:
+    """Texts of any script, and queries that are made of their pieces."""
+    key = Key("alice", "s")
+    with machine.place() as url, closing(open_engine(url)) as engine:
+        engine.open_session(Record(*key))
+
+        @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(LINES, LINES, st.data())
+        def check(texts: list[str], typed: list[str], data: st.DataObject) -> None:
+            start = engine.replace(key, [Message("user", text) for text in texts]).start
+            pieces = [text[data.draw(st.integers(0, 6)) :][: data.draw(st.integers(1, 6))] for text in texts]
+            for query in map(parse, (*pieces, *typed, "".join(pieces), "* ".join(pieces))):
+                expected = {number for number, text in enumerate(texts, start) if query and query.matches(text)}
+                found = engine.search("alice", query, limit=100)
+                assert {hit.number for hit in found.hits} == expected, query
+                assert found.complete
+
+        check()
 
 
 # Mistakes that the machine finds
