@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -202,6 +203,22 @@ def test_going_back_and_forth_does_not_make_it_larger(engine: JsonFileEngine) ->
     assert path(engine).stat().st_size < plain + 2500
     assert [len(shown_by(engine, name)) for name in record(engine).pins] == [500, 1000, 501, 501]
     assert shown_by(engine, "head 2") == [*(f"message {number}" for number in range(500)), "after 1"]
+
+
+def test_the_files_in_the_reference_are_whole() -> None:
+    text = (Path(__file__).parents[2] / "docs/reference/session-file.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    loaded = [jsonload.load(block.encode()) for block in blocks]
+    assert [(len(found.messages), list(found.record.pins), found.damage) for found in loaded] == [
+        (2, [], []),
+        (2, ["first", "undo"], []),
+    ]
+    with_pins = loaded[1]
+    assert [message.content for message in with_pins.history(with_pins.record.pins["undo"])] == [
+        "I am hungry",
+        "Pizza!",
+    ]
+    assert with_pins.record.pins["undo"].log == "648f8d4b5f1c0"
 
 
 # The names of logs

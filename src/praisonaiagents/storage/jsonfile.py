@@ -12,6 +12,9 @@ What a reader would get wrong: the name of a file is only a hint. The ids in its
 a disk may be blind to case, and because PraisonAI gave different ids one name. Only where no session of those ids could lie
 under that name (somebody copied or renamed the file, or the header is damaged) does the name decide.
 
+All logs of a session lie in its own file, and no file refers to another: so a fork copies the messages. Those that only pins
+hold stand before the history, where neither an append nor a look at the header meets them.
+
 Readers take no lock, because many of them would keep a writer waiting for ever. One that meets a file in the middle of a
 write looks again with a lock.
 
@@ -91,7 +94,7 @@ class JsonFileEngine:
     durability: "process" (a crash loses nothing) or "full" (a power loss neither).
     """
 
-    concurrency = 4
+    concurrency = 4  # appends to several sessions wait for the disk, and only together for Python
 
     def __init__(
         self,
