@@ -39,7 +39,12 @@ for place = 5, #ARGV, 2 do
   end
 end
 if #differing > 1 then return differing end
-if #new == 0 then return {1, tonumber(head[2]), length} end
+if #new == 0 then
+  -- All of it is stored, but perhaps not yet on the replicas that this call waits for. WAIT asks about what its own
+  -- connection wrote, so write something behind it. A full memory may refuse that, and nothing is lost then.
+  if #ARGV > 4 then redis.pcall('HSET', session, 'length', length) end
+  return {1, tonumber(head[2]), length}
+end
 if ARGV[3] ~= '' and tonumber(ARGV[3]) ~= length then return {3, length} end
 
 local changed = moment()
