@@ -115,6 +115,14 @@ class PostgresServer:
             while any(Path(f"/proc/{pid}").exists() for pid in children):
                 time.sleep(0.01)
 
+    def dump(self, schema: str) -> str:
+        """A schema and what is in it, as SQL."""
+        arguments = ["--inserts", "--no-owner", "--no-privileges", f"--schema={schema}", self.url()]
+        sql = subprocess.run(
+            [self._binaries / "pg_dump", *arguments], check=True, capture_output=True, text=True
+        ).stdout
+        return "".join(line for line in sql.splitlines(keepends=True) if not line.startswith(("\\", "--", "SET transaction_timeout")))
+
     def remove(self) -> None:
         """Stop it and delete all that it stored."""
         self.stop("immediate")
