@@ -49,7 +49,7 @@ _EVERYTHING = 1 << 32  # above all message numbers
 
 
 class SqliteEngine:
-    """One SQLite file, or memory (`:memory:`). The file and its folder are made at the first call, for this user alone.
+    """One SQLite file, or memory (`:memory:`). The file and its folder are made with the first session, for this user alone.
 
     durability: "process" (a crash of the process loses nothing; one of the machine may lose what was stored last, and
         never damages the file) or "full" (a loss of power loses nothing).
@@ -220,6 +220,8 @@ class SqliteEngine:
         }
 
     def delete(self, key: Key) -> bool:
+        if self.get(key) is None:
+            return False  # without making a file
         with self._file.writing() as db:
             row = _row(db, key)
             if row is None:

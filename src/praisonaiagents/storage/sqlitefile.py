@@ -39,6 +39,7 @@ from praisonaiagents.storage.sql import migrations, sql_file
 MEMORY = ":memory:"
 APPLICATION_ID = 0x50724149  # "PrAI", in the header of the file
 
+_NO_FILE = (0, 0)
 _LOOK_AGAIN_S = 0.025  # SQLite's own waiting sleeps longer and longer, and then others are always faster
 _LOOK_CLOSELY_S = 0.1
 _LONGEST_TIMEOUT_S = 1e6  # SQLite counts milliseconds in 32 bits
@@ -86,7 +87,9 @@ class SqliteFile:
         )
         self._readers = self._writers
         if path != MEMORY:
-            self._readers = _Connections(partial(self._connect, self.timeout_s), size=readers, usable=_is_there)
+            self._readers = _Connections(
+                partial(self._connect, self.timeout_s, make=False), size=readers, usable=_is_there
+            )
         _files.add(self)
 
     def reading(self) -> _Transaction:
@@ -115,9 +118,9 @@ class SqliteFile:
 
     # Opening
 
-    def _connect(self, busy_timeout_s: float) -> Connection:
+    def _connect(self, busy_timeout_s: float, *, make: bool = True) -> Connection:
         deadline = time.monotonic() + self.timeout_s
-        db = self._open(busy_timeout_s)
+        db = self._open(busy_timeout_s, make=make)
         try:
             while True:
                 try:
@@ -130,8 +133,13 @@ class SqliteFile:
             db.close()
             raise
 
-    def _open(self, busy_timeout_s: float) -> Connection:
+    def _open(self, busy_timeout_s: float, *, make: bool) -> Connection:
+        """Open the file. Where there is none, and none is to be made, what is opened is empty, and not used again."""
         with _opening:
+            if not make and not os.path.lexists(self.path):
+                nothing = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False, factory=Connection)
+                nothing.path, nothing.file = self.path, _NO_FILE
+                return nothing
             if self.path != MEMORY:
                 _make_file(self.path)
             db = sqlite3.connect(
@@ -374,6 +382,8 @@ def _is_there(db: Connection) -> bool:
     """
     if db.file is None:
         return True
+    if db.file == _NO_FILE:
+        return False
     now = time.monotonic()
     if now < db.looked_at + _LOOK_CLOSELY_S and os.access(db.path, os.F_OK):
         return True
