@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote
 
+import psutil  # type: ignore[import-untyped]  # it comes with the binaries
 import psycopg
 
 Mode = Literal["smart", "fast", "immediate"]
@@ -112,8 +113,8 @@ class PostgresServer:
                     os.kill(pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
-            while any(Path(f"/proc/{pid}").exists() for pid in children):
-                time.sleep(0.01)
+            while any(_is_running(pid) for pid in children):
+                time.sleep(0.01)  # as long as one holds the memory they share, no new server starts
 
     def dump(self, schema: str) -> str:
         """A schema and what is in it, as SQL."""
@@ -121,7 +122,11 @@ class PostgresServer:
         sql = subprocess.run(
             [self._binaries / "pg_dump", *arguments], check=True, capture_output=True, text=True
         ).stdout
-        return "".join(line for line in sql.splitlines(keepends=True) if not line.startswith(("\\", "--", "SET transaction_timeout")))
+        return "".join(
+            line
+            for line in sql.splitlines(keepends=True)
+            if not line.startswith(("\\", "--", "SET transaction_timeout"))
+        )
 
     def remove(self) -> None:
         """Stop it and delete all that it stored."""
@@ -285,9 +290,14 @@ def _free_port() -> int:
 
 
 def _children(pid: int) -> Sequence[int]:
-    import psutil  # type: ignore[import-untyped]  # it comes with the binaries
-
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _pgbouncer() -> str | None:

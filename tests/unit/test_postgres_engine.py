@@ -35,6 +35,7 @@ from praisonaiagents.errors import (
     NewerFormat,
     SessionDamage,
     StorageError,
+    StorageFull,
 )
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Pin, Record
@@ -459,9 +460,29 @@ def test_every_schema_that_was_ever_released_is_brought_up_to_date(server: Postg
             assert engine.list_sessions(None).records == []
         with psycopg.connect(server.url()) as connection:
             left = [connection.execute(f"select * from kept_{version}.{table}".encode()).fetchall() for table in TABLES]
+            new = PostgresEngine(server.url(), schema=f"new_{version}")
+            with closing(new):
+                new.owners("s")
+            assert _shape(connection, f"kept_{version}") == _shape(connection, f"new_{version}")
         assert left == [[]] * len(TABLES)
     finally:
         drop_schema(server.url(), f"kept_{version}")
+        drop_schema(server.url(), f"new_{version}")
+
+
+def _shape(connection: psycopg.Connection[Any], schema: str) -> list[str]:
+    """All definitions in a schema, without its name."""
+    queries = (
+        "select table_name, column_name, data_type, is_nullable, collation_name from information_schema.columns "
+        "where table_schema = %s",
+        "select indexdef from pg_indexes where schemaname = %s",
+        "select conname, pg_get_constraintdef(oid) from pg_constraint where connamespace = %s::regnamespace",
+        "select viewname, definition from pg_views where schemaname = %s",
+        "select pg_get_functiondef(oid), obj_description(oid) from pg_proc where pronamespace = %s::regnamespace",
+    )
+    found = [row for query in queries for row in connection.execute(query.encode(), (schema,)).fetchall()]
+    assert len(found) > 60
+    return sorted(str(row).replace(f'"{schema}"', schema).replace(schema, "SCHEMA") for row in found)
 
 
 TABLES = ("message", "log", "session", "pin")
@@ -552,6 +573,72 @@ def test_plain_use_takes_no_right_to_make_anything(server: PostgresServer, schem
         assert engine.delete(KEY)
 
 
+# What else a server may say
+
+
+def _refuse_messages(schema: str, condition: str, state: str) -> None:
+    """Let the server raise an error where a message is stored, while the condition holds."""
+    with psycopg.connect(shared_url(), autocommit=True) as connection:
+        for statement in (
+            f"create sequence {schema}.tries",
+            f"""create function {schema}.refuse() returns trigger language plpgsql as $$ begin
+                if {condition} then raise exception 'hunter2' using errcode = '{state}'; end if; return new;
+            end $$""",
+            f"create trigger refuse before insert on {schema}.message for each row execute function {schema}.refuse()",
+        ):
+            connection.execute(statement.encode())
+
+
+@pytest.fixture
+def refusing() -> Iterator[PostgresEngine]:
+    with empty_place() as url, closing(PostgresEngine(url)) as engine:
+        engine.open_session(Record(*KEY))
+        yield engine
+
+
+def test_a_full_disk_is_told(refusing: PostgresEngine) -> None:
+    _refuse_messages(refusing._server.schema, "true", "53100")
+    with pytest.raises(StorageFull):
+        refusing.append(KEY, [Message("user", "x")])
+    with pytest.raises(StorageFull):
+        refusing.replace(KEY, [Message("user", "x")])
+    assert refusing.get(KEY) == refusing.open_session(Record(*KEY))
+    assert refusing.read(KEY).messages == []
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+def test_a_call_that_others_were_in_the_way_of_begins_again(refusing: PostgresEngine, state: str) -> None:
+    _refuse_messages(refusing._server.schema, f"nextval('{refusing._server.schema}.tries') < 4", state)
+    assert refusing.append(KEY, [Message("user", "x")]).length == 1
+    assert refusing.replace(KEY, [Message("user", "y")]).length == 2
+
+
+def test_a_call_that_others_are_always_in_the_way_of_ends(refusing: PostgresEngine) -> None:
+    _refuse_messages(refusing._server.schema, "true", "40001")
+    with pytest.raises(StorageError, match="in the way"):
+        refusing.append(KEY, [Message("user", "x")])
+    assert refusing.read(KEY).messages == []
+
+
+def test_an_error_about_a_message_quotes_none(refusing: PostgresEngine) -> None:
+    _refuse_messages(refusing._server.schema, "true", "22P02")
+    with pytest.raises(StorageError) as info:
+        refusing.append(KEY, [Message("user", "hunter2")])
+    assert info.value.__cause__ is None
+    assert "hunter2" not in str(info.value)
+
+
+def test_appends_at_once_where_the_server_isolates_strictly() -> None:
+    """With `repeatable read` as the default a call may find that another was faster, and begins again."""
+    with empty_place() as url:
+        strict = with_parameter(url, "options", "-c default_transaction_isolation=serializable")
+        with closing(PostgresEngine(strict)) as engine:
+            engine.open_session(Record(*KEY))
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda number: engine.append(KEY, [Message("user", str(number))]), range(64)))
+            assert sorted(message.text() for message in engine.read(KEY).messages) == sorted(map(str, range(64)))
+
+
 # The tables
 
 
@@ -609,8 +696,11 @@ def test_a_message_that_somebody_broke_hides_no_other(engine: PostgresEngine) ->
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert [message.content for message in engine.read(KEY).messages] == ["m0", "m3"]
-    assert [type(warning.message) for warning in caught] == [SessionDamage] * 2
-    assert "secret" not in "".join(str(warning.message) for warning in caught)
+    (warning,) = caught
+    assert isinstance(warning.message, SessionDamage)
+    assert "2 messages could not be read; 2 messages kept" in str(warning.message)
+    assert "secret" not in str(warning.message)
+    assert [hit.number for hit in engine.search("alice", parse("m*")).hits] == [3, 0]
 
 
 def test_an_id_that_looks_like_a_stored_one_is_another(engine: PostgresEngine) -> None:

@@ -125,7 +125,7 @@ class PostgresEngine:
         rows.sort(key=itemgetter(0))
         if not rows or rows[0][1] is None:
             return Slice(rows[0][0] if rows else 0, [])
-        return Slice(rows[0][0], self._decoded(key, rows))
+        return Slice(rows[0][0], self._decoded(key.session_id, [line for _, line in rows]))
 
     def replace(self, key: Key, messages: Sequence[Message]) -> Record:
         new = _New.of(key, messages, batch(messages, self._max_message_bytes))
@@ -156,11 +156,12 @@ class PostgresEngine:
     def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
         if not query or limit < 1:
             return Found([])
-        mark = [] if user_id is None else [f"'{_mark(user_id)}'"]
-        terms = [*mark, *(f"'{word}'" for word in query.words), *(f"'{word}':*" for word in query.beginnings)]
+        mark = [] if user_id is None else [_lexeme(_mark(user_id))]
+        terms = [*mark, *map(_lexeme, query.words), *(f"{_lexeme(word)}:*" for word in query.beginnings)]
         user = None if user_id is None else name(user_id)
         rows = self._read(_SEARCH, (user, " & ".join(terms), _near(limit)))
-        return Found([Hit(Key(*key), number, decode(line)) for *key, number, line in rows])
+        found = ((Key(*key), number, _message(line)) for *key, number, line in rows)
+        return Found([Hit(key, number, message) for key, number, message in found if message is not None])
 
     # Sessions
 
@@ -260,15 +261,12 @@ class PostgresEngine:
     def _read(self, query: str, values: tuple[Any, ...]) -> Rows:
         return self._server.call(lambda connection: self._server.rows(connection, query, values), repeat="read")
 
-    def _decoded(self, key: Key, rows: Rows) -> list[Message]:
-        messages: list[Message] = []
-        for number, line in rows:
-            try:
-                messages.append(decode(line))
-            except ValueError:
-                where = f"{self._server.place}, session {key.session_id!r}"
-                damage = SessionDamage(where, None, len(rows) - 1, f"message {number} is none")
-                warnings.warn(damage, stacklevel=3)
+    def _decoded(self, session_id: str, lines: list[bytes]) -> list[Message]:
+        messages = [message for line in lines if (message := _message(line)) is not None]
+        if lost := len(lines) - len(messages):
+            where = f"{self._server.place}, session {session_id!r}"
+            damage = SessionDamage(where, None, len(messages), f"{lost} messages could not be read")
+            warnings.warn(damage, stacklevel=3)
         return messages
 
 
@@ -299,6 +297,14 @@ class _New(NamedTuple):
         lists = (self.ids, self.lines, self.words, look_up, seen_as)
         key = (name(self.key.user_id), name(self.key.session_id))
         return (*key, *map(_array, lists), _near(expected_length), full)
+
+
+def _message(line: bytes) -> Message | None:
+    """The message of a line; None if somebody has put something else there."""
+    try:
+        return decode(line)
+    except ValueError:
+        return None
 
 
 def _alike(differing: Iterable[str], lines: Mapping[str, bytes]) -> dict[str, str]:
@@ -333,6 +339,11 @@ def _words(mark: str, text: str) -> str:
     if 4 * len(words) <= _MOST_WORDS:
         return words
     return words.encode()[:_MOST_WORDS].rpartition(b" ")[0].decode()
+
+
+def _lexeme(word: str) -> str:
+    """A word of a query as PostgreSQL reads it."""
+    return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _array(texts: Iterable[str | None]) -> str:

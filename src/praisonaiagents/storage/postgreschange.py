@@ -90,11 +90,11 @@ class History(NamedTuple):
     length: int = 0
 
 
-EMPTY = History()
+_NOTHING = History()
 
 
 def make(
-    server: PostgresServer, connection: Connection, record: Record, history: History = EMPTY, *, full: bool
+    server: PostgresServer, connection: Connection, record: Record, history: History = _NOTHING, *, full: bool
 ) -> tuple[bool, Record]:
     """(True if it was made now, the session of this id)."""
     base = (int(history.base.log), history.base.length) if history.base else (None, None)

@@ -225,8 +225,8 @@ class PostgresServer:
         try:
             yield
         except driver.Error as exc:
-            content = (exc.sqlstate or "").startswith("22")  # of a message, which its text may quote
-            raise self._ours(exc, connection, may_be_stored) from None if content else exc
+            of_content = (exc.sqlstate or "").startswith("22")  # its text may quote a message
+            raise self._ours(exc, connection, may_be_stored) from None if of_content else exc
 
     def _ours(self, exc: psycopg.Error, connection: Connection | None, may_be_stored: bool) -> Exception:
         text = exc.diag.message_primary or " ".join(str(exc).split())
@@ -241,6 +241,8 @@ class PostgresServer:
             return _Collided()
         if state == "42501" and text.startswith("permission denied"):
             return StorageError(f"{self.place}: {text}; {self._grant(connection)}", self.place)
+        if state.startswith("22"):
+            return StorageError(f"{self.place}: the server cannot store this value (SQLSTATE {state})", self.place)
         if state == "53100":
             return StorageFull(f"{self.place}: {text}", self.place)
         return StorageError(f"{self.place}: {text}", self.place)
