@@ -341,7 +341,7 @@ def _row_of(db: Connection, columns: tuple[Any, ...]) -> _Row:
 
 def _object(db: Connection, text: str | None) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = msgspec.json.decode(text or "{}", type=dict)
+        found: dict[str, Any] = {} if text is None else msgspec.json.decode(text, type=dict)
     except (ValueError, TypeError):
         db.report("a part of a session's record is not what was stored there, and was read as nothing", 0)
         return {}

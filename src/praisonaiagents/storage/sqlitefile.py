@@ -136,7 +136,7 @@ class SqliteFile:
     def _open(self, busy_timeout_s: float, *, make: bool) -> Connection:
         """Open the file. Where there is none, and none is to be made, what is opened is empty, and not used again."""
         with _opening:
-            if not make and not os.path.lexists(self.path):
+            if not make and _is_absent(self.path):
                 nothing = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False, factory=Connection)
                 nothing.path, nothing.file = self.path, _NO_FILE
                 return nothing
@@ -412,6 +412,17 @@ def _run(db: Connection, text: str) -> None:
             statement = ""
 
 
+def _is_absent(path: str) -> bool:
+    """True if there is nothing. Raises `StorageError` if that cannot be seen."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as exc:
+        raise StorageError(f"{path} could not be opened: {exc.strerror}", path) from exc
+    return False
+
+
 def _make_file(path: str) -> None:
     """Make the file and its folder, for this user alone, unless they are there. Raises `StorageError`."""
     try:
@@ -422,7 +433,7 @@ def _make_file(path: str) -> None:
         is_file = stat.S_ISREG(os.stat(path).st_mode)
     except OSError as exc:
         kind = StorageFull if exc.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
-        raise kind(f"{path} could not be made: {exc.strerror}", path) from exc
+        raise kind(f"{path} could not be opened: {exc.strerror}", path) from exc
     if not is_file:
         raise NotASessionFile(f"{path} is no file; it was left alone", path)
 
