@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -228,26 +227,6 @@ def test_a_server_that_does_not_answer_in_time(shaky: Shaky) -> None:
             engine.delete(Key("default_user", "nobody"))
         shaky.outer.resume()
         assert engine.get(KEY) is not None
-
-
-def test_a_forked_process_has_connections_of_its_own(shaky: Shaky) -> None:
-    engine = shaky.sure
-    engine.read(KEY)
-    child = os.fork()
-    if child == 0:
-        with suppress(BaseException):
-            for number in range(20):
-                engine.append(KEY, [Message("user", f"child {number}")])
-            engine.close()
-            os._exit(0)
-        os._exit(1)
-    for number in range(20):
-        engine.append(KEY, [Message("user", f"parent {number}")])
-    assert os.waitpid(child, 0)[1] == 0
-    assert engine.append(KEY, []).length == 42
-    said = _said(engine)[2:]
-    for who in ("child", "parent"):
-        assert [text for text in said if text.startswith(who)] == [f"{who} {number}" for number in range(20)]
 
 
 # A server goes, and comes back

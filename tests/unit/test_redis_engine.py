@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
@@ -223,16 +224,29 @@ def test_an_id_that_a_pin_and_the_head_have_is_forgotten_with_both(place: Place)
     assert place.stored().ids == {}
 
 
-def test_an_id_that_two_messages_have_is_forgotten_when_both_go_at_once(place: Place) -> None:
-    _begin(place, 3)
-    head = _head(place)
-    place.engine.fork(ALICE, Record(*FORK), at=Pin(head.log, 0, 1))
-    place.engine.update(ALICE, {"start": 3, "pins": {"x": Pin(head.log, 1, 2)}})
+@pytest.mark.parametrize("shared", [1, 8])
+def test_an_id_that_two_messages_have_is_forgotten_when_both_go_at_once(place: Place, shared: int) -> None:
+    _begin(place, shared + 2)
+    head, again = _head(place), _texts(shared, shared + 1)
+    place.engine.fork(ALICE, Record(*FORK), at=Pin(head.log, 0, shared))
+    place.engine.update(ALICE, {"start": shared + 2, "pins": {"x": Pin(head.log, shared, shared + 1)}})
     place.engine.drop(ALICE)
-    place.engine.append(ALICE, _texts(1, 2))
-    assert [*place.stored().ids.values()] == [{"id0": "0", "id1": "1 3"}]
+    place.engine.append(ALICE, again)
+    kept = {f"id{number}": str(number) for number in range(shared)}
+    assert [*place.stored().ids.values()] == [kept | {f"id{shared}": f"{shared} {shared + 2}"}]
     place.engine.delete(ALICE)
-    assert [*place.stored().ids.values()] == [{"id0": "0"}]
+    assert [*place.stored().ids.values()] == [kept]
+
+
+def test_an_id_that_two_messages_have_stays_when_most_others_go(place: Place) -> None:
+    _begin(place, 3)
+    place.engine.fork(ALICE, Record(*FORK))
+    place.engine.update(ALICE, {"start": 3})
+    place.engine.drop(ALICE)
+    place.engine.append(ALICE, [*_texts(1, 2), *_texts(4, 40)])
+    place.engine.update(ALICE, {"start": 39, "pins": {"x": Pin(_head(place).log, 3, 5)}})
+    assert place.engine.drop(ALICE) > 0
+    assert [*place.stored().ids.values()] == [{"id0": "0", "id1": "1 3", "id2": "2", "id4": "4", "id39": "39"}]
 
 
 def test_deleting_everything_leaves_nothing_but_the_schema(place: Place) -> None:
@@ -509,6 +523,26 @@ def test_no_more_connections_than_the_pool_may_have() -> None:
         assert engine.append(ALICE, []).length == 120
         names = server.ask("INFO", "clients")["connected_clients"]
         assert names <= 4  # and the one that asks
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_connections_of_its_own(place: Place) -> None:
+    _begin(place, 2)
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            for number in range(20):
+                place.engine.append(ALICE, [Message("user", f"child {number}")])
+            place.engine.close()
+            os._exit(0)
+        os._exit(1)
+    for number in range(20):
+        place.engine.append(ALICE, [Message("user", f"parent {number}")])
+    assert os.waitpid(child, 0)[1] == 0
+    assert place.engine.append(ALICE, []).length == 42
+    said = _said(place)[2:]
+    for who in ("child", "parent"):
+        assert [text for text in said if text.startswith(who)] == [f"{who} {number}" for number in range(20)]
 
 
 # What else may lie there

@@ -311,20 +311,14 @@ class RedisEngine:
 
     def _new_link(self) -> Link:
         options = self._options
+        settings = {
+            "size": options["pool_size"],
+            "connect_timeout_s": options["connect_timeout_s"],
+            "replica_timeout_s": options["replica_timeout_s"] if self._replicas else 0.0,
+        }
         if self._target.is_cluster:
-            return ClusterLink(
-                self._target,
-                size=options["pool_size"],
-                connect_timeout_s=options["connect_timeout_s"],
-                replica_timeout_s=options["replica_timeout_s"],
-                failover_timeout_s=options["failover_timeout_s"],
-            )
-        return SingleLink(
-            self._target,
-            size=options["pool_size"],
-            connect_timeout_s=options["connect_timeout_s"],
-            replica_timeout_s=options["replica_timeout_s"],
-        )
+            return ClusterLink(self._target, failover_timeout_s=options["failover_timeout_s"], **settings)
+        return SingleLink(self._target, **settings)
 
     def _check_schema(self, link: Link) -> None:
         name = self._names.schema

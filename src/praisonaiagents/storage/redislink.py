@@ -15,8 +15,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote
@@ -196,19 +195,25 @@ def _database(found: int | str, scheme: str) -> int:
 # ------------------------------------------------------------------------------------------------------------- errors
 
 
-@contextmanager
-def translated(place: str) -> Iterator[None]:
-    """The driver's errors as ours. Those that leave open what the server did become `Broken`."""
-    try:
-        yield
-    except Exception as exc:
-        ours = _ours(exc, place)
-        if ours is None:
-            raise
-        raise ours from (None if "with args" in str(exc) else exc)
+class Translated:
+    """A block whose errors of the driver become ours. Those that leave open what the server did become `Broken`.
+
+    place: whom it talks to. It may be used again and again.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, *_: object) -> None:
+        ours = exc and _ours(exc, self._place)
+        if ours:
+            raise ours from (None if "with args" in str(exc) else exc)
 
 
-def _ours(exc: Exception, place: str) -> Exception | None:
+def _ours(exc: BaseException, place: str) -> Exception | None:
     from redis import exceptions as driver
 
     if isinstance(exc, driver.ResponseError):
@@ -222,7 +227,7 @@ def _ours(exc: Exception, place: str) -> Exception | None:
     return StorageError(f"{place}: {_words(exc)}", place) if isinstance(exc, driver.RedisError) else None
 
 
-def _words(exc: Exception) -> str:
+def _words(exc: BaseException) -> str:
     """What the server said, code first, but for what it repeats of the command."""
     code = getattr(exc, "status_code", None)
     said = re.split(r", with args| script: |, on @", str(exc))[0][:300]
@@ -259,8 +264,9 @@ _REFUSALS: tuple[tuple[str, type[StorageError], str], ...] = (
 class Line:
     """One connection to one server."""
 
-    def __init__(self, connection: Any, error: type[Exception]) -> None:
+    def __init__(self, connection: Any, place: str, error: type[Exception]) -> None:
         self._connection = connection
+        self._translated = Translated(place)
         self._error = error  # what the driver makes of an answer that is one
 
     @property
@@ -274,11 +280,12 @@ class Line:
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands, and return the answers; one that is an error is the driver's exception."""
         connection = self._connection
-        if len(commands) == 1:
-            connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
-        else:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        return [self._answer() for _ in commands]
+        with self._translated:
+            if len(commands) == 1:
+                connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
+            else:
+                connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            return [self._answer() for _ in commands]
 
     def _answer(self) -> Any:
         try:
@@ -305,18 +312,18 @@ class _Opener:
             "db": target.database,
             "username": target.username,
             "password": target.password,
-            "socket_timeout": _ANSWER_TIMEOUT_S + replica_timeout_s,
             "socket_connect_timeout": connect_timeout_s,
             "protocol": 2,  # fewer round trips to begin with, and nothing comes that was not asked for
             "driver_info": None,  # the driver would look its own version up on the disk, for every connection
             **target.driver,
+            "socket_timeout": target.driver.get("socket_timeout", _ANSWER_TIMEOUT_S) + replica_timeout_s,
         }
 
     def open(self, node: Node) -> Line:
         where = {"host": node.host, "port": node.port} if node.port else {"path": node.host}
         connection = self._kind(**where, **self._settings)
         try:
-            with translated(str(node)):
+            with Translated(str(node)):
                 connection.connect()
         except (Broken, StorageError) as exc:
             connection.disconnect()
@@ -324,7 +331,7 @@ class _Opener:
                 raise
             said = str(exc.__cause__ or exc)
             raise EngineUnreachable(f"no connection to {node}: {said}", str(node)) from exc.__cause__
-        return Line(connection, self._error)
+        return Line(connection, str(node), self._error)
 
 
 # -------------------------------------------------------------------------------------------------------------- links
@@ -365,7 +372,7 @@ class SingleLink:
         self._pool = Pool(lambda: opener.open(target.nodes[0]), size=size, usable=_is_quiet)
 
     def ask(self, key: bytes, commands: Sequence[Command]) -> list[Any]:
-        with translated(self._place), self._pool.lend() as line:
+        with self._pool.lend() as line:
             return line.ask(commands)
 
     def ask_many(self, requests: Sequence[tuple[bytes, Command]]) -> list[Any]:
@@ -455,7 +462,7 @@ class ClusterLink:
             pool = self._pools.setdefault(
                 node, Pool(lambda: self._opener.open(node), size=self._size, usable=_is_quiet)
             )
-        with translated(str(node)), pool.lend() as line:
+        with pool.lend() as line:
             return line.ask(commands)
 
     def _follow(self, node: Node, key: bytes, commands: Sequence[Command]) -> list[Any]:
@@ -535,7 +542,7 @@ def checked(answers: list[Any], place: str) -> list[Any]:
     """The answers. Raises the first one that is an error."""
     for answer in answers:
         if isinstance(answer, Exception):
-            with translated(place):
+            with Translated(place):
                 raise answer
     return answers
 
