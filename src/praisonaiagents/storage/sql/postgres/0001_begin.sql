@@ -242,14 +242,10 @@ returns boolean language sql stable as $fn$
     ) or exists (
         select from {schema}.log l join {schema}.session s on s.log = l.id
         where l.base = in_log and in_stop <= l.base_length and s.first <= in_start and s.first < l.base_length
-    ) or exists (
-        select from {schema}.log l join {schema}.pin p on p.log = l.id
-        where l.base = in_log and in_stop <= l.base_length and p.start <= in_start and p.start < l.base_length
-            and l.base_length <= p.length
     )
 $fn$;
 comment on function {schema}.is_shown is
-    'True if one session or pin shows all of a view: one of that log, or of a log that begins with it.';
+    'True if one session or pin of the same log shows all of a view, or a session of a log that begins with it.';
 
 create function {schema}.around(in_logs bigint[], in_starts bigint[], in_stops bigint[])
 returns table (id bigint, base bigint, base_length bigint, length bigint)
