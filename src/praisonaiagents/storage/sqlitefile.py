@@ -94,11 +94,11 @@ class SqliteFile:
 
     def reading(self) -> _Transaction:
         """A transaction that sees one state of the file from its first statement on. It must not write."""
-        return _Transaction(self, self._readers, "BEGIN")
+        return _Transaction(self, self._readers, "BEGIN", "ROLLBACK")  # a COMMIT fails after damage was met
 
     def writing(self) -> _Transaction:
         """A transaction that is stored whole when the block ends, and not at all if it raises."""
-        return _Transaction(self, self._writers, "BEGIN IMMEDIATE")
+        return _Transaction(self, self._writers, "BEGIN IMMEDIATE", "COMMIT")
 
     def close(self) -> None:
         """Close what is open and not in use."""
@@ -230,12 +230,13 @@ class SqliteFile:
 class _Transaction:
     """A connection for the block alone, in a transaction. Written out, because generators cost as much as small writes."""
 
-    __slots__ = ("_begin", "_db", "_file", "_pool", "_started")
+    __slots__ = ("_begin", "_db", "_end", "_file", "_pool", "_started")
 
-    def __init__(self, file: SqliteFile, pool: _Connections, begin: str) -> None:
+    def __init__(self, file: SqliteFile, pool: _Connections, begin: str, end: str) -> None:
         self._file = file
         self._pool = pool
         self._begin = begin
+        self._end = end
 
     def __enter__(self) -> Connection:
         self._started = time.monotonic()
@@ -270,7 +271,7 @@ class _Transaction:
         db = self._db
         try:
             if failure is None:
-                db.quick("COMMIT")
+                db.quick(self._end)
         except sqlite3.Error as exc:
             failure = exc
         finally:
