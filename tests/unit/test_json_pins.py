@@ -221,6 +221,17 @@ def test_the_files_in_the_reference_are_whole() -> None:
     assert with_pins.record.pins["undo"].log == "648f8d4b5f1c0"
 
 
+def test_what_two_pins_hold_stands_in_the_file_once(engine: JsonFileEngine) -> None:
+    make(engine, *"abcd")
+    pin(engine, x=(0, 4))
+    move(engine, "x")
+    engine.append(KEY, said("e"))
+    pin(engine, y=(0, 5))
+    engine.replace(KEY, [])
+    assert path(engine).read_bytes().count(b'{"role"') == 5
+    assert (shown_by(engine, "x"), shown_by(engine, "y")) == ([*"abcd"], [*"abcde"])
+
+
 # The names of logs
 
 
@@ -350,6 +361,79 @@ def test_a_bad_byte_in_one_message_costs_that_message_only(branched: JsonFileEng
     assert texts(branched, 0) == [*history, "after"]
 
 
+@pytest.mark.parametrize("text", ["bravo", "charlie"])
+def test_a_bad_byte_anywhere_in_a_message_costs_that_message_only(branched: JsonFileEngine, text: str) -> None:
+    """One of the history, and one that only pins hold."""
+    data = path(branched).read_bytes()
+    place = data.index(b'"content":"%b"' % text.encode())
+    start = data.rindex(b"\n", 0, place) + 1
+    end = data.index(b"}", place)
+    for hit in range(start, end + 1):
+        path(branched).write_bytes(data[:hit] + b"\xff" + data[hit + 1 :])
+        with reported() as damage:
+            branched.update(KEY, {"state": {}})
+        assert look_at_everything(branched) == without(text), hit - start
+        assert len(damage) == 1
+
+
+def without(*lost: str) -> tuple[list[str], dict[str, list[str]]]:
+    history = [text for text in ["alpha", "bravo", "first", "second"] if text not in lost]
+    return history, {name: [text for text in held if text not in lost] for name, held in PINS.items()}
+
+
+@pytest.mark.parametrize("where", ["history", "kept"])
+def test_damage_that_swallows_the_ends_of_lines(engine: JsonFileEngine, where: str) -> None:
+    """The numbers in the file tell how many messages were there."""
+    make(engine, *"abcdefgh")
+    pin(engine, x=(0, 4), y=(2, 8), z=(6, 8))
+    if where == "kept":
+        engine.replace(KEY, said("new"))
+    data = path(engine).read_bytes()
+    begin, end = (data.index(b'"content":"%b"' % text) for text in (b"d", b"f"))
+    path(engine).write_bytes(data[:begin] + bytes(end - begin) + data[end:])
+    with reported():
+        engine.update(KEY, {"state": {}})
+    held = {name: shown_by(engine, name) for name in "xyz"}
+    assert held == {"x": ["a", "b", "c"], "y": ["c", "g", "h"], "z": ["g", "h"]}
+    assert texts(engine) == (["new"] if where == "kept" else [*"abcgh"])
+
+
+def test_damage_in_two_places_hides_nothing_between_them(engine: JsonFileEngine) -> None:
+    make(engine, *"abcdefgh")
+    pin(engine, x=(0, 3), y=(2, 8))
+    data = path(engine).read_bytes()
+    for text in (b"b", b"f"):
+        data = data.replace(b'"content":"%b"' % text, b'"content":"\xff"')
+    path(engine).write_bytes(data)
+    with reported():
+        engine.update(KEY, {"state": {}})
+    assert texts(engine) == [*"acdegh"]
+    assert (shown_by(engine, "x"), shown_by(engine, "y")) == ([*"ac"], [*"cdegh"])
+
+
+@pytest.mark.parametrize("byte", range(7))
+def test_the_beginning_of_a_kept_log_that_cannot_be_read(branched: JsonFileEngine, byte: int) -> None:
+    """Its messages are set aside, and those of the history stay where they are."""
+    log = record(branched).pins["undo"].log.encode()
+    line = b'{"log":"%b","first":4' % log
+    damaged(branched, line, line[:byte] + b"\xff" + line[byte + 1 :])
+    with reported() as damage:
+        branched.update(KEY, {"state": {}})
+    assert look_at_everything(branched) == without("charlie", "delta", "echo")
+    assert b"charlie" in set_aside(branched)
+    assert len(damage) == 1
+
+
+def test_what_was_kept_does_not_swallow_the_history_after_it(branched: JsonFileEngine) -> None:
+    """Not even where the end of the one and the beginning of the other are gone."""
+    data = path(branched).read_bytes()
+    begin, end = data.index(b'"content":"echo"') + 12, data.index(b'"archived_messages"') + 3
+    path(branched).write_bytes(data[:begin] + data[end:])
+    with reported():
+        branched.update(KEY, {"state": {}})
+    assert look_at_everything(branched) == without("echo")
+
+
 def test_numbers_that_mean_other_messages_belong_to_another_log(branched: JsonFileEngine) -> None:
     before = record(branched)
     damaged(branched, b'"content":"bravo"', b'"content":"\xff"')
@@ -385,7 +469,8 @@ def test_a_pin_can_be_used_although_its_log_is_damaged(branched: JsonFileEngine,
             branched.update(KEY, {"head": pin})
             found = branched.read(KEY)
         else:
-            branched.update(KEY, {"pins": {"again": pin}})
+            branched.update(KEY, {"pins": {"again": Pin(pin.log, pin.start, pin.length, {"new": 1})}})
+            assert record(branched).pins["again"].info == {"new": 1}
             branched.update(KEY, {"head": record(branched).pins["again"]})
             found = branched.read(KEY)
     assert [message.content for message in found.messages] == [text for text in PINS["undo"] if text != lost]
@@ -413,6 +498,25 @@ def test_a_pin_that_cannot_be_read_is_set_aside_with_what_only_it_held(branched:
     for piece in (b'{"pin":"\xff"', encode(said("xray")[0]), encode(said("yankee")[0])):
         assert piece in set_aside(branched)
         assert piece not in path(branched).read_bytes()
+
+
+def test_what_another_pin_holds_under_the_same_numbers_is_something_else(branched: JsonFileEngine) -> None:
+    now = record(branched)
+    branched.update(KEY, {"head": now.pins["gone"], "pins": now.pins | {"numbers": now.head}})
+    damaged(branched, b'{"pin":"numbers"', b'{"pin":"\xff"')
+    with reported():
+        branched.update(KEY, {"state": {}})
+    assert look_at_everything(branched) == (["xray", "yankee"], PINS)
+    assert encode(said("first")[0]) in set_aside(branched)
+
+
+def test_a_bad_byte_in_a_key_under_which_everything_stands_elsewhere(branched: JsonFileEngine) -> None:
+    branched.update(KEY, {"head": Pin(record(branched).log, 2, 4), "pins": {"two": record(branched).pins["two"]}})
+    assert path(branched).read_bytes().count(b' {"role"') == 0
+    damaged(branched, b'"logs"', b'"logx"')
+    with reported():
+        branched.update(KEY, {"state": {}})
+    assert look_at_everything(branched) == (["alpha", "bravo"], {"two": ["alpha", "bravo"]})
 
 
 def test_the_name_of_a_log_that_cannot_be_read_takes_its_messages_with_it(branched: JsonFileEngine) -> None:
@@ -500,21 +604,27 @@ def lines_of(data: bytes, text: str) -> set[int]:
 
 def test_a_file_cut_off_after_any_of_its_bytes(branched: JsonFileEngine) -> None:
     data = path(branched).read_bytes()
-    lines = {
-        text: data.index(b'\n{"role":"user","content":"%b"' % text.encode())
-        for text in ("alpha", "bravo", "first", "second")
-    }
-    ends = {text: data.index(b"}", start) + 1 for text, start in lines.items()}
+    starts = {text: data.index(b'\n{"role":"user","content":"%b"' % text.encode()) for text in without()[0]}
+    ends = {text: data.index(b"}", start) + 1 for text, start in starts.items()}
     for length in range(data.index(b'"agent_name"'), len(data)):
-        path(branched).write_bytes(data[:length])
-        with reported():
-            branched.update(KEY, {"state": {}})
-            history, pins = look_at_everything(branched)
-        assert history == [text for text, end in ends.items() if end <= length], length
-        for name, held in pins.items():
+        found = jsonload.load(data[:length], KEY)
+        assert [message.content for message in found.messages] == [t for t, end in ends.items() if end <= length], (
+            length
+        )
+        for name, pin in found.record.pins.items():
             rest = iter(PINS[name])
+            held = [message.content for message in found.history(pin)]
             assert all(text in rest for text in held), (length, name, held)
-        assert json.loads(path(branched).read_bytes())["message_count"] == len(texts(branched))
+        if length % 50 == 0:
+            path(branched).write_bytes(data[:length])
+            with reported():
+                branched.update(KEY, {"state": {}})
+                history, pins = look_at_everything(branched)
+            assert history == [message.content for message in found.messages]
+            assert {name: len(held) for name, held in pins.items()} == {
+                name: pin.length - pin.start for name, pin in found.record.pins.items()
+            }
+            assert json.loads(path(branched).read_bytes())["message_count"] == len(texts(branched))
 
 
 # Files that people edit

@@ -53,7 +53,7 @@ _MIRRORED = ("model", "llm", "total_tokens", "token_count", "cost", "source")
 class Loaded(NamedTuple):
     """A whole file. `damage` are the pieces that could not be read; `broken` tells whether it has to be written anew.
 
-    kept: what only pins hold. moved: (log, start, length) of the head and of pins that the file names otherwise than
+    kept: what pins hold besides the history. moved: (log, start, length) of the head and of pins that the file names otherwise than
     `record`, because some of the messages before their ends could not be read.
     """
 
@@ -205,8 +205,7 @@ def _without_gaps(record: Record, first: int, entries: _Entries, found: _Found) 
             continue
         messages = logs.get(pin.log, {})
         pins[name] = moved[pin.log, pin.start, pin.length] = closed = _closed(messages, pin)
-        numbered = enumerate(_within(messages, pin).values(), pin.start)
-        kept.setdefault(closed.log, {}).update((n, m) for n, m in numbered if closed.log != whole.log or n < first)
+        kept.setdefault(closed.log, {}).update(enumerate(_within(messages, pin).values(), pin.start))
     kept = {log: dict(sorted(messages.items())) for log, messages in kept.items() if messages}
     record = msgspec.structs.replace(record, log=whole.log, start=start, length=whole.length, pins=pins)
     return Loaded(record, first, [entry for entry in entries if entry], kept, unheld, False, moved)
