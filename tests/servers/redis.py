@@ -322,6 +322,7 @@ class Stored:
         self.logs: dict[tuple[str, str], dict[str, str]] = {}
         self.lists: dict[tuple[str, str], list[bytes]] = {}
         self.ids: dict[tuple[str, str], dict[str, str]] = {}
+        self.children: dict[tuple[str, str], dict[str, str]] = {}
         self.indexes: dict[str, dict[str, float]] = {}
         self.others: set[str] = set()
         for key in keys(client, prefix):
@@ -337,6 +338,8 @@ class Stored:
                 self.lists[user, name] = client.lrange(key, 0, -1)
             elif kind == "i":
                 self.ids[user, name] = _decoded(client.hgetall(key))
+            elif kind == "c":
+                self.children[user, name] = _decoded(client.hgetall(key))
             else:
                 self.others.add(key.decode().removeprefix(f"{prefix}:"))
 
@@ -367,12 +370,11 @@ class Stored:
             assert not lines or (lines[0] and (lines[-1] or name in heads)), "no empty place at an end"
             held = {int(n): i for i, numbers in self.ids.get((user, name), {}).items() for n in numbers.split()}
             assert held == {n: decode(line).id for n, line in kept.items()}, "the index of ids"
-            children = {child for child in logs if self.logs[user, child].get("base") == name}
-            owners = {session for session, view in views if view[0] == name}
-            needs = {f"l:{child}" for child in children} | {f"s:{owner}" for owner in owners}
-            assert needs, "a log that nobody needs"
-            assert {field for field in fields if field[1:2] == ":"} == needs, "who needs it"
-            assert fields.keys() - needs <= {"low", "base", "cut"}
+            based = {child: self.logs[user, child] for child in logs if self.logs[user, child].get("base") == name}
+            assert self.children.get((user, name), {}) == {child: fields["cut"] for child, fields in based.items()}
+            needs = {f"s:{owner}" for owner, view in views if view[0] == name}
+            assert needs or based, "a log that nobody needs"
+            assert fields.keys() - {"low", "base", "cut"} == needs, "who needs it"
             if "base" in fields:
                 cut = int(fields["cut"])
                 below = self.logs[user, fields["base"]]
@@ -380,7 +382,7 @@ class Stored:
                 assert any(first < min(cut, last) for log_, first, last in self._through(user, name)), (
                     "a base is looked at"
                 )
-        assert {name for owner, name in (*self.lists, *self.ids) if owner == user} <= logs.keys()
+        assert {name for owner, name in (*self.lists, *self.ids, *self.children) if owner == user} <= logs.keys()
 
     def _log(self, user: str, name: str) -> Log:
         """A log as the model knows it: nothing of it was ever freed, except at its end."""

@@ -134,9 +134,9 @@ def _head(place: Place, key: Key = ALICE) -> Pin:
     return record.head
 
 
-def _lines(place: Place) -> list[list[str | None]]:
+def _lines(place: Place, *, check: bool = True) -> list[list[str | None]]:
     """What lies in the lists, longest first."""
-    found = place.stored().lists.values()
+    found = (place.stored() if check else Stored(place.client, place.prefix)).lists.values()
     lists = [[str(decode(line).content) if line else None for line in lines] for lines in found]
     return sorted(lists, key=lambda lines: (-len(lines), str(lines)))
 
@@ -193,6 +193,30 @@ def test_a_log_that_only_leads_to_another_one_goes_with_the_last_view_through_it
     assert _lines(place) == [["f2"], ["f3"]]
     assert len(place.stored().logs) == 2
     place.engine.delete(keys[-1])
+    assert place.stored().others == {"schema"}
+
+
+@pytest.mark.parametrize("place", [False], ids=["server"], indirect=True)
+def test_many_forks_of_one_session_hold_what_one_of_them_holds(place: Place) -> None:
+    forks = [Key("alice", f"f{number}") for number in range(600)]
+    _begin(place, 3)
+    for fork in forks:
+        place.engine.fork(ALICE, Record(*fork))
+    for number, fork in enumerate(forks[:-1]):
+        place.engine.update(fork, {"start": 2})
+        if number % 7:
+            place.engine.drop(fork)
+    place.engine.append(ALICE, _texts(3, 5))
+    place.engine.delete(ALICE)
+    assert _lines(place, check=False) == [["m0", "m1", "m2"]]
+    for fork in forks[:-1:7]:
+        place.engine.drop(fork)
+    assert _lines(place, check=False) == [["m0", "m1", "m2"]]
+    place.engine.update(forks[-1], {"start": 3})
+    place.engine.drop(forks[-1])
+    assert _lines(place) == [["m2"]]
+    for fork in forks:
+        place.engine.delete(fork)
     assert place.stored().others == {"schema"}
 
 
@@ -746,7 +770,7 @@ def test_ids_that_name_nothing_may_be_asked_for(place: Place) -> None:
                 place.engine.append(key, _texts(0, 1))
 
 
-@pytest.mark.parametrize("place", [False], indirect=True)
+@pytest.mark.parametrize("place", [False], ids=["server"], indirect=True)
 def test_a_hundred_thousand_messages_come_back(place: Place) -> None:
     _begin(place, 100_000)
     assert place.engine.append(ALICE, _texts(99_000, 100_000)).length == 100_000

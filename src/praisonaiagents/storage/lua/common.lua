@@ -5,7 +5,8 @@
 --   {ns}l:{log}       list   the JSON lines of the log's own messages; '' where one in the middle was freed
 --   {ns}i:{log}       hash   message id -> its number in this log (numbers, where it was freed and given again)
 --   {ns}m:{log}       hash   low: number of the list's first item; base, cut: the log begins with the first `cut` messages
---                            of log `base`; s:{session}: a session whose head or pin is here; l:{log}: a log based here
+--                            of log `base`; s:{session}: a session whose head or pin is here
+--   {ns}c:{log}       hash   a log that is based on this one -> its `cut`
 --
 -- A script that fails in the middle is not rolled back. So each looks at all it needs first, where a wrong type shows,
 -- and writes then; the first write is the one that a full memory refuses.

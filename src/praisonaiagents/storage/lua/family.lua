@@ -43,51 +43,56 @@ local function make_log(log, owner, base, start, length)
     below, cut = origin(base)
   end
   call('HSET', ns .. 'm:' .. log, 'base', base, 'cut', length)
-  call('HSET', ns .. 'm:' .. base, 'l:' .. log, '')
+  call('HSET', ns .. 'c:' .. base, log, length)
 end
 
--- Tell `look` what is seen of the first `to` messages of a log, through it and the logs based on it, until it returns true.
-local function look_through(log, to, look)
+-- Tell `look` what is seen of messages `from` to `to` of a log, through it and the logs based on it. It returns the number from
+-- which on it wants to know more, so that thousands of forks need not be looked at where one of them sees everything.
+local function look_through(log, from, to, look)
   local todo = {{log, to}}
-  while #todo > 0 do
-    local log, to, child = unpack(table.remove(todo))
-    if child then
-      local _, cut = origin(log)
-      to = math.min(to, cut)
-    end
-    for _, field in ipairs(call('HKEYS', ns .. 'm:' .. log)) do
-      local kind, name = string.sub(field, 1, 2), string.sub(field, 3)
-      if kind == 's:' then
-        for _, view in ipairs(views(name)) do
-          local last = math.min(view[3], to)
-          if view[1] == log and view[2] < last and look(view[2], last) then return end
+  while #todo > 0 and from < to do
+    local log, limit, cursor = unpack(todo[#todo])
+    if not cursor and limit > from then
+      for _, field in ipairs(call('HKEYS', ns .. 'm:' .. log)) do
+        local views_ = string.sub(field, 1, 2) == 's:' and views(string.sub(field, 3)) or {}
+        for _, view in ipairs(views_) do
+          local last = math.min(view[3], limit)
+          if view[1] == log and view[2] < last then from = look(view[2], last) end
         end
-      elseif kind == 'l:' then
-        todo[#todo + 1] = {name, to, true}
       end
+    end
+    if cursor == '0' or limit <= from then
+      table.remove(todo)
+    else
+      local children
+      todo[#todo][3], children = unpack(call('HSCAN', ns .. 'c:' .. log, cursor or '0', 'COUNT', 100))
+      for i = 1, #children, 2 do todo[#todo + 1] = {children[i], math.min(limit, tonumber(children[i + 1]))} end
     end
   end
 end
 
 -- What nobody sees of messages `from` to `to` of a log's own: a list of {from, to}.
 local function unseen(log, from, to)
-  local gaps = {{from, to}}
   if from >= to then return {} end
-  look_through(log, to, function(first, last)
+  local gaps = {{from, to}}
+  look_through(log, from, to, function(first, last)
     local rest = {}
     for _, gap in ipairs(gaps) do
       if gap[1] < first then rest[#rest + 1] = {gap[1], math.min(gap[2], first)} end
       if gap[2] > last then rest[#rest + 1] = {math.max(gap[1], last), gap[2]} end
     end
     gaps = rest
-    return #gaps == 0
+    return #gaps > 0 and gaps[1][1] or to
   end)
   return gaps
 end
 
 local function reaches_below(log, cut)
   local found = false
-  look_through(log, cut, function() found = true return true end)
+  look_through(log, 0, cut, function()
+    found = true
+    return cut
+  end)
   return found
 end
 
@@ -198,14 +203,14 @@ local function remove(log, base, low)
     end)
   end
   call('UNLINK', ns .. 'l:' .. log, ns .. 'i:' .. log, ns .. 'm:' .. log)
-  if base then call('HDEL', ns .. 'm:' .. base, 'l:' .. log) end
+  if base then call('HDEL', ns .. 'c:' .. base, log) end
 end
 
 -- Nobody need see messages `from` to `to` of a log through it any longer, as far as one session is concerned.
 local function let_go(log, from, to)
   while log and call('EXISTS', ns .. 'm:' .. log) == 1 do
     local base, cut, low = origin(log)
-    if call('HLEN', ns .. 'm:' .. log) == (base and 3 or 1) then
+    if call('HLEN', ns .. 'm:' .. log) == (base and 3 or 1) and call('EXISTS', ns .. 'c:' .. log) == 0 then
       remove(log, base, low)
     else
       local last = math.min(to, low + call('LLEN', ns .. 'l:' .. log))
@@ -214,7 +219,7 @@ local function let_go(log, from, to)
       if not base or from >= cut then return end
       if not reaches_below(log, cut) then
         call('HDEL', ns .. 'm:' .. log, 'base', 'cut')
-        call('HDEL', ns .. 'm:' .. base, 'l:' .. log)
+        call('HDEL', ns .. 'c:' .. base, log)
       end
     end
     log, to = base, math.min(to, cut)
