@@ -53,7 +53,7 @@ _HOST = r"(?:\[[^\]]*\]|[^\[\]:,]*)(?::\d*)?"
 _HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*")
 _OWN = ("schema", "durability", "pool_size")  # parameters of the URL that are ours and not the driver's
 _LONGEST_NAME = 63  # bytes; the server cuts off what is longer
-_COLLISIONS = 10  # how often a call begins again that the server ended because others were in its way
+_COLLISIONS = 50  # how often a call begins again that the server ended because others were in its way
 _QUIET_NETWORK = {  # a server that vanished without a word is noticed after about a minute
     "keepalives_idle": "30",
     "keepalives_interval": "10",
@@ -167,7 +167,7 @@ class PostgresServer:
                 collisions += 1
                 if collisions > _COLLISIONS:
                     raise StorageError(f"{self.place}: others were in the way", self.place) from collided.__cause__
-                time.sleep(random.uniform(0, 0.01 * collisions))  # noqa: S311 - so that they don't meet again
+                time.sleep(random.uniform(0, 0.004 * collisions))  # noqa: S311 - so that they don't meet again
             except EngineUnreachable as exc:
                 if may_be_stored:
                     raise self._lost(may_be_stored, ids) from exc
@@ -178,18 +178,19 @@ class PostgresServer:
             try:
                 with self._translated(connection):
                     return work(connection)
-            except PraisonError as exc:
+            except (PraisonError, _Collided) as exc:
                 if connection.pgconn.transaction_status != 0:
                     raise  # not idle: the pool closes it
-                refused = exc
+                refused: Exception = exc
         raise refused
 
     def _as_one(self, connection: Connection, work: Callable[[Connection], T]) -> T:
         with self._translated(connection, may_be_stored=False):
             connection.execute("begin isolation level read committed")
             try:
-                result = work(connection)
-            except PraisonError:
+                with self._translated(connection, may_be_stored=False):
+                    result = work(connection)
+            except (PraisonError, _Collided):
                 connection.execute("rollback")
                 raise
         connection.execute("commit")
