@@ -53,8 +53,8 @@ _MIRRORED = ("model", "llm", "total_tokens", "token_count", "cost", "source")
 class Loaded(NamedTuple):
     """A whole file. `damage` are the pieces that could not be read; `broken` tells whether it has to be written anew.
 
-    kept: what pins hold besides the history. moved: (log, start, length) of the head and of pins that the file names otherwise than
-    `record`, because some of the messages before their ends could not be read.
+    kept: what pins hold besides the history. moved: (log, start, length) of the head and of pins that the file names
+    otherwise than `record`, because some of the messages before their ends could not be read.
     """
 
     record: Record

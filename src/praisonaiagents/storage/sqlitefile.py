@@ -295,6 +295,8 @@ class _Connections(Pool[Connection]):
 
     def take(self) -> Connection:
         """Raises `EngineUnreachable` if the others keep theirs too long, and what connecting raises."""
+        if not _gate.is_open:
+            _gate.wait(self._wait_s)  # else who takes and gives back all the time may keep a fork waiting for ever
         if not self._slots.acquire(timeout=self._wait_s):
             raise EngineUnreachable(f"all {self.size} connections were in use for {self._wait_s:.0f} s")
         try:
@@ -330,6 +332,30 @@ class _Connections(Pool[Connection]):
             self._slots = threading.Lock()  # type: ignore[assignment]  # the same in C
 
 
+class _Gate:
+    """Closed while this process forks, so that nobody begins anything then."""
+
+    def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Open, with an event that no other thread knows: in a child, one that is not there may hold the old one."""
+        self._opened = threading.Event()
+        self.is_open = True
+
+    def shut(self) -> None:
+        self._opened.clear()
+        self.is_open = False
+
+    def open(self) -> None:
+        self.is_open = True
+        self._opened.set()
+
+    def wait(self, timeout_s: float) -> None:
+        self._opened.wait(timeout_s)
+
+
+_gate = _Gate()
 _opening = threading.Lock()  # closing a file lets go of all locks that this process has on it, SQLite's own too
 _forking = threading.Lock()
 _files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()
@@ -338,22 +364,24 @@ _paused: list[SqliteFile] = []
 
 def _before_fork() -> None:
     _forking.acquire()
+    _gate.shut()
     _paused.extend(_files)
     for file in _paused:
         file.before_fork()
 
 
-def _after_fork(end: Callable[[SqliteFile], None]) -> None:
+def _after_fork(end: Callable[[SqliteFile], None], begin: Callable[[], None]) -> None:
     for file in _paused:
         end(file)
     _paused.clear()
+    begin()
     _forking.release()
 
 
 os.register_at_fork(
     before=_before_fork,
-    after_in_parent=partial(_after_fork, SqliteFile.after_fork_in_parent),
-    after_in_child=partial(_after_fork, SqliteFile.after_fork_in_child),
+    after_in_parent=partial(_after_fork, SqliteFile.after_fork_in_parent, _gate.open),
+    after_in_child=partial(_after_fork, SqliteFile.after_fork_in_child, _gate.begin_anew),
 )
 
 _SEARCH = """
