@@ -585,6 +585,27 @@ def test_a_newer_schema_is_left_alone(place: Place) -> None:
         assert engine.get(ALICE) is not None
 
 
+def test_asking_writes_nothing(place: Place) -> None:
+    assert not place.engine.is_there()
+    for call in (engine_call for name, engine_call in CALLS.items() if name not in ("open", "fork")):
+        with suppress(SessionNotFound):
+            call(place.engine)
+    assert place.engine.list_sessions(None).records == []
+    assert place.engine.owners("s") == []
+    assert keys(place.client, place.prefix) == []
+    assert not place.engine.is_there()
+    _begin(place, 1)
+    assert place.engine.is_there()
+
+
+def test_a_schema_that_became_newer_meanwhile_is_noticed(place: Place) -> None:
+    assert place.engine.get(ALICE) is None
+    place.client.set(f"{place.prefix}:schema", 2)
+    with pytest.raises(NewerFormat):
+        place.engine.open_session(Record(*ALICE))
+    assert not keys(place.client, f"{place.prefix}:{{alice}}")
+
+
 def test_a_foreign_schema_is_left_alone(place: Place) -> None:
     name = f"{place.prefix}:schema"
     for value in ("yes", "", "1.5"):

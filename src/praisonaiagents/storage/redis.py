@@ -128,6 +128,7 @@ class RedisEngine:
         if self._replicas:
             self._wait = [("WAIT", self._replicas, max(1, round(options["replica_timeout_s"] * 1000)))]
         self._link: Link | None = None
+        self._has_schema = False
 
     def __repr__(self) -> str:
         return f"RedisEngine({self._place!r})"
@@ -323,16 +324,24 @@ class RedisEngine:
     def _check_schema(self, link: Link) -> None:
         name = self._names.schema
         (found,) = link.ask_many([(name, ("GET", name))])
+        self._has_schema = found is not None
         if found is None:
-            link.ask_many([(name, ("SET", name, SCHEMA, "NX"))])
-        elif not found.isdigit():
+            return
+        if not found.isdigit():
             raise StorageError(f"something else lies under {name.decode()} on {self._place}; it was left alone")
-        elif int(found) > SCHEMA:
+        if int(found) > SCHEMA:
             raise NewerFormat(
                 f"the sessions on {self._place} were written by a newer version (schema {int(found)}, this one "
                 f"knows {SCHEMA})",
                 self._place,
             )
+
+    def _make_schema(self) -> None:
+        """Say which schema this is, before the first session is made. Whoever only asks writes nothing."""
+        link, name = self._linked(), self._names.schema
+        if not self._has_schema:
+            self._ask_many([(name, ("SET", name, SCHEMA, "NX"))])
+            self._check_schema(link)
 
     def _run(
         self, name: str, key: Key, keys: Iterable[bytes], arguments: Iterable[Any], wait: Sequence[Command]
@@ -465,6 +474,7 @@ class RedisEngine:
         In a cluster it is registered before, in case we are stopped right after making it, and again afterwards, in case
         somebody who deleted one of the same name or user forgot it meanwhile.
         """
+        self._make_schema()
         if self._target.is_cluster:
             self._register(key)
         yield (self._names.session(key), *self._common(key))

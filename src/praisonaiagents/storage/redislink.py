@@ -475,7 +475,8 @@ class ClusterLink:
                 break
             else:
                 return answers
-        raise _NotNow(_refusal(_words(answers[0]), str(node)))
+        place = self._target.place
+        raise _NotNow(StorageError(f"{place} is changing and does not come to rest: {_words(answers[0])}", place))
 
     def _node(self, key: bytes) -> Node:
         if not self._map:
