@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
@@ -69,8 +69,9 @@ class Pool(Generic[C]):
 
     def close(self) -> None:
         """Close the idle connections. Those that are lent are given back later; the pool can still be used."""
-        while self._pid == os.getpid() and self._idle:
-            self._idle.pop().close()
+        with suppress(IndexError):  # another thread was faster
+            while self._pid == os.getpid() and self._idle:
+                self._idle.pop().close()
 
     def _begin(self) -> None:
         self._pid = os.getpid()

@@ -159,6 +159,7 @@ class PostgresServer:
             try:
                 return self._once(work)
             except _Broken as broken:
+                self._pool.close()  # the idle ones are about to break, too
                 breaks += 1
                 may_be_stored = may_be_stored or (broken.may_be_stored and repeat != "read")
                 if breaks > 1 or (may_be_stored and repeat == "never"):
