@@ -1,7 +1,7 @@
 """The places that crash tests write to, one of each engine: a URL that another process can open too.
 
-Servers are real and started here; a test session shares one of each. Redis writes every command to its file (`appendonly`,
-`appendfsync always`), so a test may also end the server.
+Servers are real and started here; a test session shares one of each, as it is when nobody sets anything. Only clients are
+killed here: what a server that ends loses is for the tests of each engine.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import threading
 import msgspec
 import pytest
 
-from praisonaiagents.errors import Conflict, NotReplicated, OutcomeUnknown
+from praisonaiagents.errors import Conflict, EngineUnreachable, NotReplicated, OutcomeUnknown
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Record
 from praisonaiagents.session import SessionStore, retry_on_conflict
@@ -85,8 +85,16 @@ class _Breaks(MemoryEngine):
         self._left = times
         self._after = after
         self.calls = 0
+        self.opening: list[Exception] = []
+
+    def open_session(self, record, **options):  # type: ignore[no-untyped-def]
+        opened = super().open_session(record, **options)
+        if self.opening:
+            raise self.opening.pop()
+        return opened
 
     def append(self, key, messages, **options):  # type: ignore[no-untyped-def]
+        self.get(key) or self._session(key)
         self.calls += 1
         named = [msgspec.structs.replace(m, id=m.id or f"given-{n}") for n, m in enumerate(messages)]
         ids = tuple(message.id for message in named)
@@ -143,3 +151,37 @@ def test_a_change_whose_answer_is_lost_holds() -> None:
     store = SessionStore(_Breaks(NotReplicated(0, 1)))
     with pytest.raises(NotReplicated):
         store.set_state("s", {"n": 1})
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown("cut"), NotReplicated(0, 1)], ids=["unknown", "not replicated"])
+def test_a_session_that_may_have_been_made_does_not_cost_the_message(error: Exception) -> None:
+    engine = _Breaks(times=0)
+    engine.opening.append(error)
+    assert SessionStore(engine).append("s", [Message("user", "a")]).length == 1
+
+
+def test_a_server_that_is_gone_at_the_second_try_leaves_it_unknown() -> None:
+    """The first try may have stored the message, so nobody may say that nothing was stored."""
+
+    class Gone(_Breaks):
+        def append(self, *args, **options):  # type: ignore[no-untyped-def]
+            if self.calls == 1:
+                raise EngineUnreachable("no connection")
+            return super().append(*args, **options)
+
+    engine = Gone()
+    engine.open_session(Record(*KEY))
+    with pytest.raises(OutcomeUnknown) as info:
+        SessionStore(engine).append("s", [Message("user", "a")])
+    assert info.value.message_ids == ("given-0",)
+
+
+def test_a_trim_whose_answer_is_lost_does_not_fail_the_append() -> None:
+    engine = _Breaks(times=0)
+    store = SessionStore(engine, max_messages=1)
+    store.add_user_message("s", "a")
+    engine._left = 1  # the next update
+    engine.append = lambda *args, **options: MemoryEngine.append(engine, *args, **options)  # type: ignore[method-assign]
+    with pytest.warns(RuntimeWarning, match="not removed yet"):
+        store.add_user_message("s", "b")
+    assert store.messages("s")[-1].content == "b"

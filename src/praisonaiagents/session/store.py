@@ -19,6 +19,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,6 +29,7 @@ from praisonaiagents.errors import (
     ConfigError,
     ConfigTypeError,
     Conflict,
+    EngineUnreachable,
     NotReplicated,
     OutcomeUnknown,
     SessionNotFound,
@@ -117,11 +119,7 @@ class SessionStore:
         except NotReplicated:
             raise  # it is stored, and asking again would not make it safer
         except OutcomeUnknown as unknown:
-            named = [
-                msgspec.structs.replace(message, id=message_id)
-                for message, message_id in zip(stamped, unknown.message_ids, strict=True)
-            ]
-            appended = self._append(key, named, expected_length)
+            appended = self._append_again(key, stamped, expected_length, unknown)
         self._retain(key, appended)
         return appended
 
@@ -405,8 +403,21 @@ class SessionStore:
         try:
             return self.engine.append(key, messages, expected_length=expected_length)
         except SessionNotFound:
-            self.engine.open_session(Record(*key))
+            with suppress(NotReplicated):  # the append behind it says whether both are
+                self.engine.open_session(Record(*key))
             return self.engine.append(key, messages, expected_length=expected_length)
+
+    def _append_again(
+        self, key: Key, messages: Sequence[Message], expected_length: int | None, unknown: OutcomeUnknown
+    ) -> Appended:
+        """Repeat an append that may have been stored, with the ids it was given then."""
+        ids = unknown.message_ids
+        if ids:  # else it was the session that may or may not have been made, and no message was sent
+            messages = [msgspec.structs.replace(message, id=id_) for message, id_ in zip(messages, ids, strict=True)]
+        try:
+            return self._append(key, messages, expected_length)
+        except EngineUnreachable as exc:
+            raise OutcomeUnknown(str(exc), ids) from exc
 
     def _messages(self, key: Key, max_messages: int | None) -> list[Message]:
         if max_messages is None:
@@ -437,7 +448,7 @@ class SessionStore:
             self.engine.update(key, {"start": start})
             if self.retention == "truncate":
                 self.engine.drop(key)
-        except (StorageError, SessionNotFound) as exc:
+        except (StorageError, SessionNotFound, OutcomeUnknown) as exc:
             # the message is stored, so the append must not fail; the next one makes room
             warnings.warn(f"old messages were not removed yet: {exc}", RuntimeWarning, stacklevel=4)
 
