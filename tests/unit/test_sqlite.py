@@ -24,7 +24,7 @@ from praisonaiagents.errors import (
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Pin, Record
 from praisonaiagents.model.search import parse
-from praisonaiagents.storage import sqlitefile
+from praisonaiagents.storage import sqlitefile, sqlitesearch
 from praisonaiagents.storage.registry import open_engine
 from praisonaiagents.storage.sql import migrations, statements
 from praisonaiagents.storage.sqlite import SqliteEngine
@@ -251,7 +251,7 @@ def test_a_file_that_was_replaced_is_opened_anew(engine: SqliteEngine, path: Pat
         _say(new, 1, OTHER)
     _run(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     os.replace(tmp_path / "new.db", path)
-    for connection in (*engine._file._readers._idle, *engine._file._writers._idle):
+    for connection in (*engine._file._readers._idle, engine._file._writer._db):
         connection.looked_at = 0.0  # as after a moment without a call
     assert [record.key for record in engine.list_sessions(None).records] == [OTHER]
 
@@ -472,13 +472,17 @@ def test_a_search_without_room_for_its_index_looks_at_the_messages(engine: Sqlit
     assert [hit.number for hit in engine.search("alice", parse("w7x7")).hits] == [7]
 
 
-def test_hits_of_one_user_are_not_looked_for_among_those_of_others(engine: SqliteEngine, path: Path) -> None:
+def test_hits_of_one_user_are_not_looked_for_among_those_of_others(
+    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _say(engine, 1)
     for user in ("bob", "carol", "Alice", "alice\u00e9", "61", "\ue000616c696365"):
         _say(engine, 2, Key(user, "s"))
-    _say(engine, 1)
     engine.search(None, parse("m0"))
-    hits = engine.search("alice", parse("m0")).hits
-    assert [hit.key for hit in hits] == [KEY]
+    monkeypatch.setattr(sqlitesearch, "_MOST_LOOKED_AT", 2)
+    found = engine.search("alice", parse("m0"))
+    assert ([hit.key for hit in found.hits], found.complete) == ([KEY], True)
+    assert engine.search(None, parse("m0")).complete is False
 
 
 # Cost

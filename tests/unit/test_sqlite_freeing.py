@@ -79,7 +79,7 @@ class Tables:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[SqliteEngine]:
     with closing(SqliteEngine(tmp_path / "s.db")) as engine:
-        engine.owners("")  # makes the tables
+        _make_tables(engine)
         yield engine
 
 
@@ -87,6 +87,11 @@ def engine(tmp_path: Path) -> Iterator[SqliteEngine]:
 def tables(engine: SqliteEngine) -> Iterator[Tables]:
     with closing(Tables(Path(engine.path))) as tables:
         yield tables
+
+
+def _make_tables(engine: SqliteEngine) -> None:
+    engine.open_session(Record(*A))
+    engine.delete(A)
 
 
 def _say(engine: SqliteEngine, key: Key, *texts: str) -> Key:
@@ -281,7 +286,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.engine = SqliteEngine(f"{self.folder.name}/s.db")
-        self.engine.owners("")
+        _make_tables(self.engine)
         self.tables = Tables(Path(self.engine.path))
         self.model: dict[Key, Modelled] = {}
         self.said = self.made = 0

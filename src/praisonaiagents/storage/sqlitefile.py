@@ -20,9 +20,9 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 from praisonaiagents.errors import (
     EngineUnreachable,
@@ -42,6 +42,7 @@ APPLICATION_ID = 0x50724149  # "PrAI", in the header of the file
 _NO_FILE = (0, 0)
 _LOOK_AGAIN_S = 0.025  # SQLite's own waiting sleeps longer and longer, and then others are always faster
 _LOOK_CLOSELY_S = 0.1
+_LOG_PAGES = 4000  # 16 MB; writing the log back waits for the disk, and four times as much costs little more
 _LONGEST_TIMEOUT_S = 1e6  # SQLite counts milliseconds in 32 bits
 _FORK_PATIENCE_S = 2.0
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -82,32 +83,30 @@ class SqliteFile:
         self.path = path
         self._full = full
         self.timeout_s = min(lock_timeout_s, _LONGEST_TIMEOUT_S)
-        self._writers = _Connections(
-            partial(self._connect, _LOOK_AGAIN_S), size=1, wait_s=self.timeout_s, usable=_is_there
+        self._writer = _Writing(self)
+        self._readers = _Readers(
+            partial(self.connect, self.timeout_s, make=False), size=readers, wait_s=self.timeout_s, usable=is_there
         )
-        self._readers = self._writers
-        if path != MEMORY:
-            self._readers = _Connections(
-                partial(self._connect, self.timeout_s, make=False), size=readers, usable=_is_there
-            )
         _files.add(self)
 
-    def reading(self) -> _Transaction:
+    def reading(self) -> _Block:
         """A transaction that sees one state of the file from its first statement on. It must not write."""
-        return _Transaction(self, self._readers, "BEGIN", "ROLLBACK")  # a COMMIT fails after damage was met
+        return self._writer if self.path == MEMORY else _Reading(self, self._readers)
 
-    def writing(self) -> _Transaction:
+    def writing(self) -> _Block:
         """A transaction that is stored whole when the block ends, and not at all if it raises."""
-        return _Transaction(self, self._writers, "BEGIN IMMEDIATE", "COMMIT")
+        return self._writer
 
     def close(self) -> None:
         """Close what is open and not in use."""
-        for pool in self._pools():
-            pool.close()
+        self._writer.close()
+        self._readers.close()
 
-    def translated(self, exc: sqlite3.Error, waited_s: float) -> StorageError:
-        """What the caller shall see of an error of SQLite."""
-        path, kind = self.path, kind_of(exc)
+    def translated(self, exc: sqlite3.Error | EngineUnreachable, started: float) -> StorageError:
+        """What the caller shall see of an error of SQLite, or of waiting for others, in a call that began at `started`."""
+        path, kind, waited_s = self.path, kind_of(exc), time.monotonic() - started
+        if isinstance(exc, EngineUnreachable):
+            return LockTimeout(path, waited_s, "other threads of this process")
         if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return LockTimeout(path, waited_s)
         if getattr(exc, "sqlite_errorcode", 0) in _NO_ROOM:
@@ -118,7 +117,8 @@ class SqliteFile:
 
     # Opening
 
-    def _connect(self, busy_timeout_s: float, *, make: bool = True) -> Connection:
+    def connect(self, busy_timeout_s: float, *, make: bool = True) -> Connection:
+        """A new connection, to a file that is up to date. Raises `StorageError`, and what SQLite raises."""
         deadline = time.monotonic() + self.timeout_s
         db = self._open(busy_timeout_s, make=make)
         try:
@@ -160,6 +160,7 @@ class SqliteFile:
         db.execute(f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
         db.execute(f"PRAGMA fullfsync = {'ON' if self._full else 'OFF'}")
         db.execute("PRAGMA foreign_keys = ON")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         can_search, db.has_search = db.execute(_SEARCH).fetchone()
         if version < self.newest_schema or can_search > db.has_search:
             self._migrate(db, search=can_search)
@@ -202,118 +203,181 @@ class SqliteFile:
         """The schema this version of the package writes."""
         return self._migrations[-1][0]
 
-    def _pools(self) -> set[_Connections]:
-        return {self._writers, self._readers}
-
     # Forks
 
     def before_fork(self) -> None:
         """Wait until nobody uses the file, close it, and let nobody open it."""
-        for pool in self._pools():
-            pool.pause()
-        if self.path != MEMORY:
-            self.close()
+        deadline = time.monotonic() + _FORK_PATIENCE_S
+        self._writer.pause(deadline)
+        self._readers.pause(deadline)
 
     def after_fork_in_parent(self) -> None:
-        for pool in self._pools():
-            pool.go_on()
+        self._writer.go_on()
+        self._readers.go_on()
 
     def after_fork_in_child(self) -> None:
         """Begin anew. What is in memory is the child's own copy of it."""
-        for pool in self._pools():
-            if self.path == MEMORY:
-                pool.go_on()
-            else:
-                pool.begin_anew()
+        self._writer.begin_anew()
+        self._readers.begin_anew()
 
 
-class _Transaction:
-    """A connection for the block alone, in a transaction. Written out, because generators cost as much as small writes."""
+class _Block(AbstractContextManager[Connection]):
+    """A connection for one `with` block alone, in a transaction.
 
-    __slots__ = ("_begin", "_db", "_end", "_file", "_pool", "_started")
+    No generator, and few calls: after SQLite has written, whatever else is done is slow for a while.
+    """
 
-    def __init__(self, file: SqliteFile, pool: _Connections, begin: str, end: str) -> None:
+    BEGIN: ClassVar[str]
+    END: ClassVar[str]
+
+    def __init__(self, file: SqliteFile) -> None:
         self._file = file
-        self._pool = pool
-        self._begin = begin
-        self._end = end
+        self._db: Connection | None = None
+        self._started = 0.0
+
+    def _take(self) -> Connection:
+        """Get the connection, also as `_db`. Raises `EngineUnreachable` if others keep it, and what connecting raises."""
+        raise NotImplementedError
+
+    def _give_back(self, db: Connection) -> None:
+        raise NotImplementedError
 
     def __enter__(self) -> Connection:
-        self._started = time.monotonic()
+        started = time.monotonic()
+        if not _gate.is_open:
+            _gate.wait(self._file.timeout_s)
         try:
-            db = self._db = self._pool.take()
+            db = self._take()
+            self._started = started
             try:
-                db.quick(self._begin)
+                db.quick(self.BEGIN)
             except BaseException as exc:
-                self._begin_later(exc)
-        except sqlite3.Error as exc:
-            raise self._file.translated(exc, self._waited_s()) from exc
-        except EngineUnreachable as exc:
-            raise LockTimeout(self._file.path, self._waited_s(), "other threads of this process") from exc
+                self._begin_later(db, exc)
+        except (sqlite3.Error, EngineUnreachable) as exc:
+            raise self._file.translated(exc, started) from exc
         return db
 
-    def _begin_later(self, failure: BaseException) -> None:
-        """Try again as long as somebody else's lock is in the way. Raises the last failure."""
+    def _begin_later(self, db: Connection, failure: BaseException) -> None:
+        """Try again as long as another process's lock is in the way. Raises the last failure."""
         try:
             while True:
                 _look_again(failure, self._started + self._file.timeout_s)
                 try:
-                    self._db.quick(self._begin)
+                    db.quick(self.BEGIN)
                 except sqlite3.Error as again:
                     failure = again
                 else:
                     return
         except BaseException:
-            self._pool.give_back(self._db)
+            self._give_back(db)
             raise
 
     def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
-        db = self._db
+        db, started = self._db, self._started
+        assert db is not None  # noqa: S101 - the block has one
         try:
             if failure is None:
-                db.quick(self._end)
+                db.quick(self.END)
         except sqlite3.Error as exc:
             failure = exc
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             damage, db.damage = db.damage, ()
-            self._pool.give_back(db)
+            self._give_back(db)
         if isinstance(failure, sqlite3.Error):
-            raise self._file.translated(failure, self._waited_s()) from failure
+            raise self._file.translated(failure, started) from failure
         for warning in damage:
             warnings.warn(warning, stacklevel=3)  # whoever called the engine
 
-    def _waited_s(self) -> float:
-        return time.monotonic() - self._started
+
+class _Writing(_Block):
+    """The one connection that writes, for one block at a time. It is made when it is first needed."""
+
+    BEGIN, END = "BEGIN IMMEDIATE", "COMMIT"
+
+    def __init__(self, file: SqliteFile) -> None:
+        super().__init__(file)
+        self._lock = threading.Lock()
+        self._paused = False
+        self._inherited: list[Connection | None] = []
+
+    def _take(self) -> Connection:
+        if not self._lock.acquire(timeout=self._file.timeout_s):
+            raise EngineUnreachable("the connection that writes was in use")
+        try:
+            db = self._db
+            if db is None or not is_there(db):
+                self._close()
+                db = self._db = self._file.connect(_LOOK_AGAIN_S)
+        except BaseException:
+            self._lock.release()
+            raise
+        return db
+
+    def _give_back(self, db: Connection) -> None:
+        self._lock.release()
+
+    def close(self) -> None:
+        if self._lock.acquire(blocking=False):
+            self._close()
+            self._lock.release()
+
+    def _close(self) -> None:
+        old, self._db = self._db, None
+        if old is not None:
+            old.close()
+
+    def pause(self, deadline: float) -> None:
+        self._paused = self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        if self._paused and self._file.path != MEMORY:
+            self._close()
+
+    def go_on(self) -> None:
+        if self._paused:
+            self._lock.release()
+
+    def begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        if self._file.path != MEMORY:
+            self._inherited.append(self._db)
+            self._db = None
 
 
-class _Connections(Pool[Connection]):
+class _Reading(_Block):
+    """One of the connections that read."""
+
+    BEGIN, END = "BEGIN", "ROLLBACK"  # after damage was met, a COMMIT fails
+
+    def __init__(self, file: SqliteFile, readers: _Readers) -> None:
+        super().__init__(file)
+        self._readers = readers
+
+    def _take(self) -> Connection:
+        db = self._db = self._readers.take()
+        return db
+
+    def _give_back(self, db: Connection) -> None:
+        self._readers.give_back(db)
+
+
+class _Readers(Pool[Connection]):
     """A pool that can be emptied for a while, and whose connections are taken and given back without ceremony."""
 
     _held = 0
 
     def take(self) -> Connection:
-        """Raises `EngineUnreachable` if the others keep theirs too long, and what connecting raises."""
-        if not _gate.is_open:
-            _gate.wait(self._wait_s)  # else who takes and gives back all the time may keep a fork waiting for ever
-        if not self._slots.acquire(timeout=self._wait_s):
-            raise EngineUnreachable(f"all {self.size} connections were in use for {self._wait_s:.0f} s")
-        try:
-            return self._idle_one() or self._connect()
-        except BaseException:
-            self._slots.release()
-            raise
+        return self._take()
 
     def give_back(self, connection: Connection) -> None:
         self._idle.append(connection)
         self._slots.release()
 
-    def pause(self) -> None:
-        """Lend nothing before `go_on`. Returns when all connections are back, or patience is at its end."""
-        deadline = time.monotonic() + _FORK_PATIENCE_S
+    def pause(self, deadline: float) -> None:
+        """Lend nothing before `go_on`. Returns when all connections are back and closed, or at the deadline."""
         while self._held < self.size and self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
             self._held += 1
+        self.close()
 
     def go_on(self) -> None:
         while self._held:
@@ -326,14 +390,12 @@ class _Connections(Pool[Connection]):
         self._inherited.append(self._idle)
         self._begin()
 
-    def _begin(self) -> None:
-        super()._begin()
-        if self.size == 1:
-            self._slots = threading.Lock()  # type: ignore[assignment]  # the same in C
-
 
 class _Gate:
-    """Closed while this process forks, so that nobody begins anything then."""
+    """Closed while this process forks, so that nobody begins anything then.
+
+    Else those who take and give back all the time might keep a fork waiting for ever.
+    """
 
     def __init__(self) -> None:
         self.begin_anew()
@@ -404,7 +466,7 @@ def kind_of(exc: BaseException) -> int:
     return int(getattr(exc, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _is_there(db: Connection) -> bool:
+def is_there(db: Connection) -> bool:
     """False if the file was removed or replaced since it was opened: nobody would find what is written to it.
 
     To a connection that is used all the time, only now and then whether it is the same file, which takes twice as long.
