@@ -43,6 +43,7 @@ _NO_FILE = (0, 0)
 _LOOK_AGAIN_S = 0.025  # SQLite's own waiting sleeps longer and longer, and then others are always faster
 _LOOK_CLOSELY_S = 0.1
 _LOG_PAGES = 4000  # 16 MB; writing the log back waits for the disk, and four times as much costs little more
+_CACHE_KIB = 8000  # of one connection, at most
 _LONGEST_TIMEOUT_S = 1e6  # SQLite counts milliseconds in 32 bits
 _FORK_PATIENCE_S = 2.0
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -161,6 +162,7 @@ class SqliteFile:
         db.execute(f"PRAGMA fullfsync = {'ON' if self._full else 'OFF'}")
         db.execute("PRAGMA foreign_keys = ON")
         db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         can_search, db.has_search = db.execute(_SEARCH).fetchone()
         if version < self.newest_schema or can_search > db.has_search:
             self._migrate(db, search=can_search)
