@@ -437,8 +437,8 @@ def _read(db: Connection, log: int, start: int, stop: int) -> list[Message]:
     found = _read_part(db, log, start, stop)
     if len(found) == stop - start:  # all of them are the log's own
         return found
-    parts = reversed(_parts(db, log, start, stop))
-    return [message for part in parts for message in _read_part(db, int(part.log), part.start, part.stop)]
+    older = (part for part in reversed(_parts(db, log, start, stop)) if int(part.log) != log)
+    return [message for part in older for message in _read_part(db, int(part.log), part.start, part.stop)] + found
 
 
 def _read_part(db: Connection, log: int, start: int, stop: int) -> list[Message]:
