@@ -264,6 +264,15 @@ def test_no_log_is_named_twice(engine: JsonFileEngine) -> None:
     assert len(set(logs)) == len(logs)
 
 
+def test_a_drop_frees_nothing_that_a_pin_holds(engine: JsonFileEngine) -> None:
+    make(engine, *"abcd")
+    pin(engine, x=(0, 2), y=(1, 3))
+    for start, freed in ((1, 0), (3, 0), (4, len(encode(said("d")[0])))):
+        engine.update(KEY, {"start": start})
+        assert engine.drop(KEY) == freed
+    assert engine.drop(KEY) == 0
+
+
 # What it costs
 
 
@@ -646,13 +655,23 @@ def test_a_repeat_is_noticed_in_a_file_that_is_not_in_our_layout(branched: JsonF
     assert branched.append(KEY, said("first")).length == 6
 
 
-def test_a_damaged_file_that_is_indented(branched: JsonFileEngine) -> None:
-    text = json.dumps(json.loads(path(branched).read_bytes()), indent=2)
-    path(branched).write_bytes(text.encode().replace(b'"content": "first"', b'"content": "\xff"'))
+@pytest.mark.parametrize("lost", ["alpha", "bravo", "second"])
+def test_a_damaged_file_that_is_indented(branched: JsonFileEngine, lost: str) -> None:
+    text = json.dumps(json.loads(path(branched).read_bytes()), indent=2).encode()
+    path(branched).write_bytes(text.replace(b'"content": "%b"' % lost.encode(), b'"content": "\xff"'))
     with reported() as damage:
-        assert texts(branched) == ["bravo", "second"]
+        branched.update(KEY, {"state": {}})
     assert len(damage) == 1
-    assert look_at_everything(branched) == (["alpha", "bravo", "second"], PINS)
+    assert look_at_everything(branched) == without(lost)
+
+
+def test_a_damaged_header_moves_no_pin(branched: JsonFileEngine) -> None:
+    branched.update(KEY, {"metadata": {"title": "T", "first": [{"role": "user", "content": "x"}]}})
+    damaged(branched, b'"title":"T"', b'"title":"\xff"')
+    with reported() as damage:
+        branched.update(KEY, {"state": {}})
+    assert len(damage) == 1
+    assert look_at_everything(branched) == without()
 
 
 def test_an_editor_that_takes_the_pins_out(branched: JsonFileEngine) -> None:
