@@ -251,7 +251,7 @@ def test_a_file_that_was_replaced_is_opened_anew(engine: SqliteEngine, path: Pat
         _say(new, 1, OTHER)
     _run(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     os.replace(tmp_path / "new.db", path)
-    for connection in (*engine._file._readers._idle, engine._file._writer._db):
+    for connection in (*engine._file._readers._idle, engine._file._writer._block._db):
         connection.looked_at = 0.0  # as after a moment without a call
     assert [record.key for record in engine.list_sessions(None).records] == [OTHER]
 

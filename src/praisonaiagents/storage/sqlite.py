@@ -37,8 +37,9 @@ from praisonaiagents.model.search import Query
 from praisonaiagents.storage.engine import Appended, Batch, Found, Page, Slice, batch, clip, same
 from praisonaiagents.storage.scan import scan
 from praisonaiagents.storage.sql import statements
-from praisonaiagents.storage.sqlitefile import MEMORY, Connection, SqliteFile, kind_of
+from praisonaiagents.storage.sqlitefile import SqliteFile
 from praisonaiagents.storage.sqlitesearch import forget, readable, search
+from praisonaiagents.storage.sqlitetransaction import MEMORY, Connection, kind_of
 
 _SQL = statements("sqlite")
 _DETAILS = ("agent_name", "metadata", "state", "extra")
@@ -124,7 +125,8 @@ class SqliteEngine:
 
     def append(self, key: Key, messages: Sequence[Message], *, expected_length: int | None = None) -> Appended:
         given = batch(messages, self._max_message_bytes)
-        with self._file.writing() as db:
+
+        def store(db: Connection) -> Appended:
             n, log, start, first, length, is_newest = _find(db, key)
             new = _not_stored(db, log, first, length, given) if given.given else given.lines
             if new and expected_length is not None and expected_length != length:
@@ -133,7 +135,9 @@ class SqliteEngine:
                 _add(db, log, length, new)
                 length += len(new)
                 db.quick(_SQL["grow_newest" if is_newest else "grow"], (length, time.time(), n))
-        return Appended(start, length, given.ids)
+            return Appended(start, length, given.ids)
+
+        return self._file.writing().together(store)
 
     def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
         with self._file.reading() as db:

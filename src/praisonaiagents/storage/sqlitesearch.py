@@ -20,7 +20,8 @@ from praisonaiagents.model.record import Key
 from praisonaiagents.model.search import Query, tokens
 from praisonaiagents.storage.engine import Found, Hit
 from praisonaiagents.storage.sql import statements
-from praisonaiagents.storage.sqlitefile import Connection, SqliteFile
+from praisonaiagents.storage.sqlitefile import SqliteFile
+from praisonaiagents.storage.sqlitetransaction import Connection
 
 _SQL = statements("sqlite")
 _BATCH = 500  # messages of one transaction
