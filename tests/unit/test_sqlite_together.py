@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from praisonaiagents.errors import Conflict, LockTimeout, MessageIdConflict, SessionNotFound, StorageFull
+from praisonaiagents.errors import Conflict, LockTimeout, MessageIdConflict, SessionNotFound, StorageError, StorageFull
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Record
 from praisonaiagents.storage.engine import Appended
@@ -24,7 +24,7 @@ from praisonaiagents.storage.sqlite import SqliteEngine
 
 KEY = Key("alice", "s")
 THREADS = 8
-PATIENCE_S = 60.0
+PATIENCE_S = 20.0
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -104,6 +104,46 @@ def test_what_does_not_fit_fails_alone(engine: SqliteEngine) -> None:
     assert sorted(said(engine)) == ["0", "1", "2"]
 
 
+def test_a_transaction_that_sqlite_gave_up_by_itself_is_not_taken_for_stored(engine: SqliteEngine) -> None:
+    def fail(db: Any) -> None:
+        db.execute("ROLLBACK")
+        raise sqlite3.OperationalError("disk I/O error")
+
+    writer = engine._file.writing()
+    futures = together(engine, [say(engine, "0"), lambda: writer.together(fail), say(engine, "1")])
+    with pytest.raises(StorageError, match="disk I/O error"):
+        futures[1].result()
+    assert sorted(future.result().length for future in futures[::2]) == [1, 2]
+    assert sorted(said(engine)) == ["0", "1"]
+
+
+def test_who_is_being_served_does_not_give_up(tmp_path: Path) -> None:
+    """The time to wait for others is over, but what they are doing is this thread's own work."""
+    with closing(SqliteEngine(tmp_path / "s.db", lock_timeout_s=0.2)) as engine:
+        engine.open_session(Record(*KEY))
+        writer = engine._file.writing()
+        calls = [lambda: writer.together(lambda db: threading.Event().wait(0.5)), say(engine, "0"), say(engine, "1")]
+        with ThreadPoolExecutor(3) as pool:
+            with held(engine, 3):
+                futures = [pool.submit(call) for call in calls]
+            assert sorted(future.result().length for future in futures[1:]) == [1, 2]
+
+
+def test_who_comes_while_others_are_served_is_next(engine: SqliteEngine) -> None:
+    writer = engine._file.writing()
+    with ThreadPoolExecutor(2) as pool:
+
+        def bring_another(db: Any) -> Future[Appended]:
+            late = pool.submit(say(engine, "late"))
+            while not writer._tasks:
+                threading.Event().wait(0.001)
+            return late
+
+        with held(engine, 1):
+            first = pool.submit(lambda: writer.together(bring_another))
+        assert first.result().result().length == 1
+
+
 def test_who_has_waited_too_long_stores_nothing(tmp_path: Path) -> None:
     with closing(SqliteEngine(tmp_path / "s.db", lock_timeout_s=0.1)) as engine:
         engine.open_session(Record(*KEY))
@@ -165,7 +205,7 @@ def test_an_interrupt_after_it_was_stored_stores_nothing_again(engine: SqliteEng
             block.give_back = real  # type: ignore[method-assign]
             raise KeyboardInterrupt
 
-    calls = [say(engine, str(number)) for number in range(THREADS)]
+    calls = [lambda: engine.append(KEY, [Message("user", "no id")])] * THREADS
     with ThreadPoolExecutor(THREADS) as pool:
         writer = engine._file.writing()
         writer._lock.acquire()
@@ -176,7 +216,8 @@ def test_an_interrupt_after_it_was_stored_stores_nothing_again(engine: SqliteEng
         with pytest.raises(KeyboardInterrupt):
             writer._release()
         assert sorted(future.result().length for future in futures) == list(range(1, THREADS + 1))
-    assert len(said(engine)) == THREADS
+    say(engine, "after")()
+    assert said(engine) == ["no id"] * THREADS + ["after"]
 
 
 def test_who_writes_alone_does_what_waits_before_it_goes_on(engine: SqliteEngine) -> None:
