@@ -239,8 +239,8 @@ local function settle(name, old)
       hulls[view[1]] = {math.min(hull[1], view[2]), math.max(hull[2], view[3])}
     end
   end
-  for log, hull in pairs(hulls) do
+  for log in pairs(hulls) do  -- all of them before any is freed: freeing asks who is left
     if not now[log] then call('HDEL', ns .. 'm:' .. log, 's:' .. name) end
-    let_go(log, hull[1], hull[2])
   end
+  for log, hull in pairs(hulls) do let_go(log, hull[1], hull[2]) end
 end
