@@ -181,7 +181,7 @@ def test_drop_tells_the_bytes_that_it_freed(engine: SqliteEngine, tables: Tables
     _say(engine, A, "a" * 100, "b" * 100, "c")
     engine.fork(A, Record(*B), at=Pin(_record(engine, A).log, 0, 1))
     engine.update(A, {"start": 2})
-    ((size,),) = tables.rows("SELECT length(body) FROM message WHERE pos & 4294967295 = 1")
+    ((size,),) = tables.rows("SELECT length(body) FROM message WHERE number = 1")
     assert engine.drop(A) == size > 100
 
 
@@ -423,7 +423,10 @@ class Machine(RuleBasedStateMachine):
         counts = self.tables.counts()
         assert counts["session"] == counts["detail"] == len(self.model)
         assert counts["pin"] == sum(len(session.pins) for session in self.model.values())
-        assert set(self.tables.indexed()) <= {pos for (pos,) in self.tables.rows("SELECT pos FROM message")}
+        places = {place for (place,) in self.tables.rows("SELECT log << 32 | number FROM message")}
+        assert set(self.tables.indexed()) <= places
+        identified = "SELECT log, id, number FROM message JOIN log ON log.n = message.log WHERE number < identified"
+        assert set(self.tables.rows("SELECT * FROM message_id")) == set(self.tables.rows(identified))
 
     @invariant()
     def sessions_read_back(self) -> None:

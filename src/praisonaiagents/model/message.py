@@ -10,6 +10,9 @@ key we know with a value of another type; only a null is the same as an absent k
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -74,10 +77,14 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     def to_chat(self) -> dict[str, Any]:
         """What a chat history shows: role, content and, where they are set, tool fields, name and status."""
         shown: dict[str, Any] = {"role": self.role, "content": self.content}
-        for key in _CHAT_FIELDS:
-            value = getattr(self, key)
-            if value is not None:
-                shown[key] = value
+        if self.tool_calls is not None:
+            shown["tool_calls"] = self.tool_calls
+        if self.tool_call_id is not None:
+            shown["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            shown["name"] = self.name
+        if self.status is not None:
+            shown["status"] = self.status
         return shown
 
     @classmethod
@@ -111,7 +118,6 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
         return "\n".join(text for text in texts if isinstance(text, str))
 
 
-_CHAT_FIELDS = ("tool_calls", "tool_call_id", "name", "status")
 _TYPES: dict[str, tuple[type, ...]] = {
     "role": (str,),
     "content": (str, list, dict, type(None)),
@@ -127,8 +133,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "run_id": (str, type(None)),
     "status": (str, type(None)),
 }
-_PLAIN = {key: frozenset(kinds) & {str, type(None)} for key, kinds in _TYPES.items()}
-"""The types of a field that need no look inside. Most fields of most messages are of these, and appends are measured."""
+_values = attrgetter(*_TYPES)
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Message)
 
@@ -153,6 +158,26 @@ def decode(line: bytes | memoryview) -> Message:
     return Message.from_dict(values)
 
 
+def decode_or_none(line: bytes | None) -> Message | None:
+    """`decode`, and None for what is not one message."""
+    try:
+        return decode(line or b"")
+    except ValueError:
+        return None
+
+
+def decode_all(lines: Sequence[bytes]) -> list[Message | None]:
+    """`decode_or_none` of each."""
+    try:
+        found = [_decoder.decode(line) for line in lines]
+    except ValueError:
+        pass
+    else:
+        if not any(message.extra for message in found):
+            return list(found)
+    return [decode_or_none(line) for line in lines]
+
+
 def encode_checked(message: Message, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
     """`encode`, after making sure that `decode` will give back exactly this message.
 
@@ -160,7 +185,7 @@ def encode_checked(message: Message, max_bytes: int = MAX_MESSAGE_BYTES) -> byte
     """
     check(message)
     try:
-        line = encode(message)
+        line = _encoder.encode(message.to_dict() if message.extra else message)
     except UnicodeEncodeError as exc:
         raise InvalidMessage("the message contains half a character (a lone surrogate)") from exc
     if len(line) > max_bytes:
@@ -170,18 +195,28 @@ def encode_checked(message: Message, max_bytes: int = MAX_MESSAGE_BYTES) -> byte
 
 def check(message: Message) -> None:
     """Raise `InvalidMessage` unless the message is made of JSON values only, the role is known and the types are right."""
-    for key, plain in _PLAIN.items():
-        value = getattr(message, key)
-        if type(value) in plain:
-            continue
-        if not _fits(key, value):
-            raise InvalidMessage(f"{key} cannot be {type(value).__name__}")
-        check_json(value, key)
+    for key in _to_look_into(tuple(map(type, _values(message)))):
+        if value := getattr(message, key):
+            check_json(value, key)
     if message.role not in ROLES:
         raise InvalidMessage(f"unknown role; roles: {', '.join(ROLES)}")
-    if type(message.timestamp) is int and abs(message.timestamp) > _MAX_EXACT_INT:
-        raise InvalidMessage("timestamp is a whole number too large to be a time in seconds")
-    _check_extra(message)
+    if not -_MAX_EXACT_INT <= message.timestamp <= _MAX_EXACT_INT:
+        check_json(message.timestamp, "timestamp")
+        if type(message.timestamp) is int:
+            raise InvalidMessage("timestamp is a whole number too large to be a time in seconds")
+    if message.extra != {}:
+        _check_extra(message)
+
+
+@lru_cache(maxsize=256)  # a few combinations of types are all there are, and appends are measured
+def _to_look_into(types: tuple[type, ...]) -> tuple[str, ...]:
+    """Of fields of these types, those with something inside. Raises `InvalidMessage` for a type that does not fit."""
+    for (key, fitting), given in zip(_TYPES.items(), types, strict=True):
+        if given is bool or not issubclass(given, fitting):
+            raise InvalidMessage(f"{key} cannot be {given.__name__}")
+        if given not in fitting:
+            raise InvalidMessage(f"{key} holds a {given.__name__}, which JSON cannot hold exactly")
+    return tuple(key for key, given in zip(_TYPES, types, strict=True) if given in (list, dict))
 
 
 def _check_extra(message: Message) -> None:

@@ -54,13 +54,11 @@ def retention_start(messages: Sequence[Message], size: int) -> int:
 
 def lacks_call(messages: Sequence[Message]) -> bool:
     """True if a result inside the list answers a call from before the list. Results at its very start do not count."""
+    results = [index for index, message in enumerate(messages) if message.role == "tool"]
+    if not results:
+        return False
     answered = {result for _, result in _pairs(messages)}
-    leading = True
-    for index, message in enumerate(messages):
-        leading = leading and message.role == "tool"
-        if message.role == "tool" and not leading and index not in answered:
-            return True
-    return False
+    return any(index not in answered for place, index in enumerate(results) if index > place)
 
 
 def _pairs(messages: Sequence[Message]) -> list[tuple[int, int]]:
@@ -68,8 +66,9 @@ def _pairs(messages: Sequence[Message]) -> list[tuple[int, int]]:
     open_calls: dict[str, int] = {}
     pairs: list[tuple[int, int]] = []
     for index, message in enumerate(messages):
-        for call in message.calls():
-            open_calls[call["id"]] = index
-        if message.role == "tool" and message.tool_call_id in open_calls:
-            pairs.append((open_calls[message.tool_call_id], index))
+        if message.role == "tool":
+            if message.tool_call_id in open_calls:
+                pairs.append((open_calls[message.tool_call_id], index))
+        elif message.tool_calls:
+            open_calls |= {call["id"]: index for call in message.calls()}
     return pairs

@@ -20,6 +20,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -120,7 +121,8 @@ class SessionStore:
             raise  # it is stored, and asking again would not make it safer
         except OutcomeUnknown as unknown:
             appended = self._append_again(key, stamped, expected_length, unknown)
-        self._retain(key, appended)
+        if self.max_messages is not None and self.retention != "keep_all":
+            self._retain(key, appended, self.max_messages)
         return appended
 
     def add_message(
@@ -437,10 +439,9 @@ class SessionStore:
             found = self.engine.read(key, -reach)
         return window(found.messages, count)
 
-    def _retain(self, key: Key, appended: Appended) -> None:
+    def _retain(self, key: Key, appended: Appended, bound: int) -> None:
         """Make room if the session has twice as many messages as it may have, so that the cost per append stays flat."""
-        bound = self.max_messages
-        if bound is None or self.retention == "keep_all" or appended.length - appended.start < 2 * bound:
+        if appended.length - appended.start < 2 * bound:
             return
         try:
             visible = self.engine.read(key)
@@ -517,6 +518,14 @@ class DefaultSessionStore(SessionStore):
 
 
 def _own_key(session_id: str, user_id: str | None) -> Key:
+    try:
+        return _checked_key(session_id, user_id)
+    except TypeError:  # what cannot be looked up is no text either
+        return Key(check_user_id(user_id), check_session_id(session_id))
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _checked_key(session_id: str, user_id: str | None) -> Key:
     return Key(check_user_id(user_id), check_session_id(session_id))
 
 

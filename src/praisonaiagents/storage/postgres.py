@@ -39,7 +39,7 @@ from praisonaiagents.errors import (
     SessionExists,
     SessionNotFound,
 )
-from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode
+from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode, decode_all, decode_or_none
 from praisonaiagents.model.points import Segment
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.model.search import Query, tokens
@@ -160,7 +160,7 @@ class PostgresEngine:
         terms = [*mark, *map(_lexeme, query.words), *(f"{_lexeme(word)}:*" for word in query.beginnings)]
         user = None if user_id is None else name(user_id)
         rows = self._read(_SEARCH, (user, " & ".join(terms), _near(limit)))
-        found = ((Key(*key), number, _message(line)) for *key, number, line in rows)
+        found = ((Key(*key), number, decode_or_none(line)) for *key, number, line in rows)
         return Found([Hit(key, number, message) for key, number, message in found if message is not None])
 
     # Sessions
@@ -262,7 +262,7 @@ class PostgresEngine:
         return self._server.call(lambda connection: self._server.rows(connection, query, values), repeat="read")
 
     def _decoded(self, session_id: str, lines: list[bytes]) -> list[Message]:
-        messages = [message for line in lines if (message := _message(line)) is not None]
+        messages = [message for message in decode_all(lines) if message]
         if lost := len(lines) - len(messages):
             where = f"{self._server.place}, session {session_id!r}"
             damage = SessionDamage(where, None, len(messages), f"{lost} messages could not be read")
@@ -297,14 +297,6 @@ class _New(NamedTuple):
         lists = (self.ids, self.lines, self.words, look_up, seen_as)
         key = (name(self.key.user_id), name(self.key.session_id))
         return (*key, *map(_array, lists), _near(expected_length), full)
-
-
-def _message(line: bytes) -> Message | None:
-    """The message of a line; None if somebody has put something else there."""
-    try:
-        return decode(line)
-    except ValueError:
-        return None
 
 
 def _alike(differing: Iterable[str], lines: Mapping[str, bytes]) -> dict[str, str]:

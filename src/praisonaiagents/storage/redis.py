@@ -51,7 +51,7 @@ from praisonaiagents.errors import (
     SessionNotFound,
     StorageError,
 )
-from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode
+from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode_all
 from praisonaiagents.model.record import Key, Pin, Record, check_record, patched
 from praisonaiagents.model.search import Query
 from praisonaiagents.storage.engine import Appended, Found, Page, Slice, batch, same
@@ -443,16 +443,11 @@ class RedisEngine:
 
     def _decoded(self, key: Key, lines: list[bytes]) -> list[Message]:
         """The messages of lines. One that cannot be read is reported, and left out."""
-        try:
-            return [decode(line) for line in lines]
-        except ValueError:
-            found = []
-            for line in lines:
-                with suppress(ValueError):
-                    found.append(decode(line))
+        found = [message for message in decode_all(lines) if message]
+        if len(found) < len(lines):
             what = f"{len(lines) - len(found)} messages of session {key.session_id!r} cannot be read"
             warnings.warn(SessionDamage(self._place, None, len(found), what), stacklevel=4)
-            return found
+        return found
 
     # What crosses users
 

@@ -30,7 +30,7 @@ from praisonaiagents.errors import (
     SessionNotFound,
     StorageFull,
 )
-from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message
+from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode_all, decode_or_none
 from praisonaiagents.model.points import Log, Segment, unreached
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.model.search import Query
@@ -38,7 +38,7 @@ from praisonaiagents.storage.engine import Appended, Batch, Found, Page, Slice, 
 from praisonaiagents.storage.scan import scan
 from praisonaiagents.storage.sql import statements
 from praisonaiagents.storage.sqlitefile import SqliteFile
-from praisonaiagents.storage.sqlitesearch import forget, readable, search
+from praisonaiagents.storage.sqlitesearch import EVERYTHING, forget, search
 from praisonaiagents.storage.sqlitetransaction import MEMORY, Connection, kind_of
 
 _SQL = statements("sqlite")
@@ -46,7 +46,6 @@ _DETAILS = ("agent_name", "metadata", "state", "extra")
 _MOST_MESSAGE_BYTES = 400_000_000  # a row of SQLite has at most 10^9, and holds the id twice
 _NEWEST = 1 << 62  # above all changes
 _MOST_ROWS = 1 << 31
-_EVERYTHING = 1 << 32  # above all message numbers
 
 
 class SqliteEngine:
@@ -395,20 +394,24 @@ def _forget_search(db: Connection, user_id: str, change: int) -> None:
 
 def _add(db: Connection, log: int, number: int, lines: Mapping[str, bytes]) -> None:
     """Store messages at the end of a log, from `number` on. Rows that should not be there are set aside."""
-    for pos, (message_id, line) in enumerate(lines.items(), log << 32 | number):
+    for place, (message_id, line) in enumerate(lines.items(), number):
         try:
-            db.quick(_SQL["add_message"], (pos, message_id, line))
+            db.quick(_SQL["add_message"], (log, place, message_id, line))
         except sqlite3.IntegrityError:
-            db.execute(_SQL["set_aside"], (time.time(), pos))
-            db.execute(_SQL["free"], (pos, pos))
-            db.execute(_SQL["add_message"], (pos, message_id, line))
-            what = f"a row that is no message was in the place of message {pos & 0xFFFFFFFF} of log {log}"
+            db.execute(_SQL["set_aside"], (time.time(), log, place))
+            db.execute(_SQL["free"], (log, place, place + 1))
+            db.execute(_SQL["add_message"], (log, place, message_id, line))
+            what = f"a row that is no message was in the place of message {place} of log {log}"
             db.report(what, number, "table set_aside")
 
 
 def _not_stored(db: Connection, log: int, first: int, length: int, given: Batch) -> dict[str, bytes]:
     """The lines of a batch that a session does not hold yet. Raises `MessageIdConflict`."""
     parts = _parts(db, log, first, length)
+    for part in parts:
+        bounds = {"log": int(part.log), "stop": part.stop}
+        db.execute(_SQL["identify"], bounds)
+        db.execute(_SQL["identified"], bounds)
     new: dict[str, bytes] = {}
     for message_id, line in given.lines.items():
         stored = _stored(db, parts, message_id) if message_id in given.given else None
@@ -422,9 +425,8 @@ def _not_stored(db: Connection, log: int, first: int, length: int, given: Batch)
 def _stored(db: Connection, parts: Iterable[Segment], message_id: str) -> bytes | None:
     """The line of a message in one of these parts; None too for one that cannot be read, which may then be stored again."""
     for log, start, stop in parts:
-        low = int(log) << 32
-        found = db.execute(_SQL["body_of_id"], (int(log), message_id, low | start, (low | stop) - 1)).fetchone()
-        if found and readable(found[0]):
+        found = db.execute(_SQL["body_of_id"], (int(log), message_id, start, stop)).fetchone()
+        if found and decode_or_none(found[0]):
             body: bytes = found[0]
             return body
     return None
@@ -450,13 +452,13 @@ def _read_part(db: Connection, log: int, start: int, stop: int) -> list[Message]
     if stop <= start:
         return []
     try:
-        rows = db.execute(_SQL["bodies"], (log << 32 | start, (log << 32 | stop) - 1)).fetchall()
+        rows = db.execute(_SQL["bodies"], (log, start, stop)).fetchall()
     except sqlite3.DatabaseError as exc:
         if kind_of(exc) != sqlite3.SQLITE_CORRUPT:
             raise
         middle = (start + stop) // 2
         return _read_part(db, log, start, middle) + _read_part(db, log, middle, stop) if middle > start else []
-    return [message for (body,) in rows if (message := readable(body))]
+    return [message for message in decode_all([body for (body,) in rows]) if message]
 
 
 # Logs, and what becomes free
@@ -469,7 +471,7 @@ def _new_log(db: Connection, at: Pin | None = None, *, first: int = 0) -> int:
         first = at.length
         if at.start < at.length:
             (base,) = db.execute(_SQL["holder"], {"log": int(at.log), "length": at.length}).fetchone()
-    return db.execute(_SQL["add_log"], (base, first, first)).lastrowid or 0
+    return db.execute(_SQL["add_log"], (base, first, first, first)).lastrowid or 0
 
 
 def _let_go(db: Connection, user_id: str, gone: Iterable[Segment]) -> int:
@@ -487,7 +489,7 @@ def _let_go(db: Connection, user_id: str, gone: Iterable[Segment]) -> int:
         shown = _shown_beyond(db, number, start, stop)
         if shown is not None:
             freed += _free_unshown(db, user_id, number, start, stop, shown)
-            base, first, _ = db.execute(_SQL["log"], (number,)).fetchone()
+            base, first, _, _ = db.execute(_SQL["log"], (number,)).fetchone()
             if not shown:
                 db.execute(_SQL["delete_log"], (number,))
             elif base is not None and not any(low < min(high, first) for low, high in shown):
@@ -517,7 +519,7 @@ def _shown(db: Connection, log: int) -> Iterator[tuple[int, int]]:
 
     A fork sees no more than what was there when it was made.
     """
-    waiting: list[Iterator[tuple[int, int]]] = [iter([(log, _EVERYTHING)])]
+    waiting: list[Iterator[tuple[int, int]]] = [iter([(log, EVERYTHING)])]
     while waiting:
         found = next(waiting[-1], None)
         if found is None:
@@ -536,17 +538,17 @@ def _free_unshown(
     """Free those of a log's own messages `start` to `stop` that none of `shown` shows; all that is left if there is none."""
     name, views = str(log), [Segment(str(log), *view) for view in shown]
     if not views:
-        start, stop = 0, _EVERYTHING
+        start, stop = 0, EVERYTHING
     gaps = unreached({name: Log(None, stop)}, [Segment(name, 0, start), *views])
     return sum(_free(db, user_id, log, gap.start, min(gap.stop, stop)) for gap in gaps if gap.start < stop)
 
 
 def _free(db: Connection, user_id: str, log: int, start: int, stop: int) -> int:
-    _, _, searchable = db.execute(_SQL["log"], (log,)).fetchone()
-    low = log << 32
+    _, _, identified, searchable = db.execute(_SQL["log"], (log,)).fetchone()
     if start < searchable:
-        forget(db, user_id, low | start, low + min(stop, searchable) - 1)
-    bounds = (low | start, low + stop - 1)
-    (freed,) = db.execute(_SQL["size"], bounds).fetchone()
-    db.execute(_SQL["free"], bounds)
+        forget(db, user_id, log, start, min(stop, searchable))
+    if start < identified:
+        db.execute(_SQL["forget_ids"], (log, start, stop))
+    (freed,) = db.execute(_SQL["size"], (log, start, stop)).fetchone()
+    db.execute(_SQL["free"], (log, start, stop))
     return int(freed)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from praisonaiagents.model.message import Message, decode
+from praisonaiagents.model.message import decode_or_none
 from praisonaiagents.model.record import Key
 from praisonaiagents.model.search import Query, tokens
 from praisonaiagents.storage.engine import Found, Hit
@@ -29,6 +29,7 @@ _SESSIONS = 100  # looked at in one transaction
 _RANKED = 200  # of the newest messages that match, the best are returned
 _MOST_LOOKED_AT = 10_000
 _MOST_TERMS = 32  # asked of the index; the others are looked for in the messages
+EVERYTHING = 1 << 32  # above all message numbers
 _SOON_ENOUGH = 1.2  # how many times a term is said matters less and less
 _USUAL_LENGTH = 40  # tokens
 _USER = "\ue000"  # begins the token of a user, and no token of a text
@@ -49,29 +50,21 @@ def search(file: SqliteFile, user_id: str | None, query: Query, limit: int) -> F
         return _ask(db, user_id, query, limit)
 
 
-def forget(db: Connection, user_id: str, low: int, high: int) -> None:
-    """Take messages of a user, `low` to `high` (inclusive) by their `pos`, out of the index. They must still be stored."""
+def forget(db: Connection, user_id: str, log: int, start: int, stop: int) -> None:
+    """Take messages `start` to `stop` of a user's log out of the index. They must still be stored."""
     if db.has_search:
-        rows = db.execute(_SQL["numbered_bodies"], (low, high, -1)).fetchall()
+        rows = db.execute(_SQL["numbered_bodies"], (log, start, stop, -1)).fetchall()
         db.executemany(_SQL["remove_from_search"], _entries(user_id, rows))
 
 
 def _entries(user_id: str, rows: Iterable[tuple[int, bytes | None]]) -> Iterator[tuple[int, str]]:
     """What the index is told of messages; nothing of those without a word and those that cannot be read."""
     owner = _token_of(user_id)
-    for pos, body in rows:
-        message = readable(body)
+    for place, body in rows:
+        message = decode_or_none(body)
         found = tokens(message.text()) if message else []
         if found:
-            yield pos, " ".join((owner, *found))
-
-
-def readable(body: bytes | None) -> Message | None:
-    """The message of a row, None if it is damaged."""
-    try:
-        return decode(body or b"")
-    except ValueError:
-        return None
+            yield place, " ".join((owner, *found))
 
 
 def _token_of(user_id: str) -> str:
@@ -105,10 +98,9 @@ def _catch_up(db: Connection, user_id: str | None, room: int) -> bool:
 
 def _index(db: Connection, user_id: str, log: int, end: int, room: int) -> int:
     """Index up to `room` messages of a log, which has messages up to `end` at least; how many were new."""
-    _, _, searchable = db.execute(_SQL["log"], (log,)).fetchone()
-    low, high = log << 32, (log + 1 << 32) - 1
-    rows = db.execute(_SQL["numbered_bodies"], (low | searchable, high, room)).fetchall()
-    known = rows[-1][0] - low + 1 if rows else searchable
+    *_, searchable = db.execute(_SQL["log"], (log,)).fetchone()
+    rows = db.execute(_SQL["numbered_bodies"], (log, searchable, EVERYTHING, room)).fetchall()
+    known = (rows[-1][0] & EVERYTHING - 1) + 1 if rows else searchable
     if len(rows) < room:
         known = max(known, end)
     if known > searchable:
@@ -123,8 +115,8 @@ def _index(db: Connection, user_id: str, log: int, end: int, room: int) -> int:
 def _ask(db: Connection, user_id: str | None, query: Query, limit: int) -> Found:
     found: list[_Scored] = []
     looked_at = 0
-    for looked_at, (pos,) in enumerate(db.execute(_SQL["hits"], (_expression(user_id, query),)), 1):
-        scored = _hit(db, user_id, query, pos)
+    for looked_at, (place,) in enumerate(db.execute(_SQL["hits"], (_expression(user_id, query),)), 1):
+        scored = _hit(db, user_id, query, place)
         found += [scored] if scored else []
         if len(found) == max(limit, _RANKED) or looked_at == _MOST_LOOKED_AT:
             break
@@ -139,12 +131,12 @@ def _expression(user_id: str | None, query: Query) -> str:
     return " AND ".join(owner + terms[:_MOST_TERMS])
 
 
-def _hit(db: Connection, user_id: str | None, query: Query, pos: int) -> _Scored | None:
+def _hit(db: Connection, user_id: str | None, query: Query, place: int) -> _Scored | None:
     """A message, if a session shows it and it matches indeed."""
-    log, number = pos >> 32, pos & 0xFFFFFFFF
+    log, number = divmod(place, EVERYTHING)
     key = db.execute(_SQL["showing"], {"log": log, "number": number}).fetchone()
-    row = db.execute(_SQL["body"], (pos,)).fetchone()
-    message = readable(row[0]) if row else None
+    row = db.execute(_SQL["body"], (log, number)).fetchone()
+    message = decode_or_none(row[0]) if row else None
     if key is None or message is None or user_id not in (None, key[0]):
         return None
     score = _score(tokens(message.text()), query)

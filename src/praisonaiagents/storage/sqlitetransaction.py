@@ -85,16 +85,15 @@ class Block(AbstractContextManager[Connection]):
         raise NotImplementedError
 
     def __enter__(self) -> Connection:
-        started = time.monotonic()
+        self._started = time.monotonic()
         try:
             db = self.take()
-            self._started = started
             try:
                 db.quick(self.BEGIN)
             except BaseException as exc:
                 self._begin_later(db, exc)
         except (sqlite3.Error, EngineUnreachable) as exc:
-            raise self._file.translated(exc, started) from exc
+            raise self._file.translated(exc, self._started) from exc
         return db
 
     def _begin_later(self, db: Connection, failure: BaseException) -> None:
@@ -113,7 +112,7 @@ class Block(AbstractContextManager[Connection]):
             raise
 
     def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
-        db, started = self._db, self._started
+        db = self._db
         assert db is not None  # noqa: S101 - the block has one
         try:
             if failure is None:
@@ -121,13 +120,14 @@ class Block(AbstractContextManager[Connection]):
         except sqlite3.Error as exc:
             failure = exc
         finally:
-            self.is_stored = failure is None and not db.in_transaction  # also if an interrupt came right afterwards
             if db.in_transaction:
                 db.execute("ROLLBACK")
+            else:
+                self.is_stored = failure is None  # also if an interrupt came right afterwards
             damage, db.damage = db.damage, ()
             self.give_back(db)
         if isinstance(failure, sqlite3.Error):
-            raise self._file.translated(failure, started) from failure
+            raise self._file.translated(failure, self._started) from failure
         for warning in damage:
             warnings.warn(warning, stacklevel=self.DEPTH)
 
@@ -157,9 +157,10 @@ class _Writing(Block):
 
     def take(self) -> Connection:
         db = self._db
-        if db is None or not is_there(db):
-            self.close()
-            db = self._db = self._file.connect(LOOK_AGAIN_S)
+        if db is not None and is_there(db, self._started):
+            return db
+        self.close()
+        db = self._db = self._file.connect(LOOK_AGAIN_S)
         return db
 
     def give_back(self, db: Connection) -> None:
@@ -336,7 +337,8 @@ class Writer(AbstractContextManager[Connection]):
             self._lock.release()
             for task in tasks:
                 task.wake()
-            self._wake_next()
+            if self._tasks:
+                self._wake_next()
 
     def _take(self, tasks: list[_Task[Any]]) -> None:
         with suppress(IndexError):
@@ -440,18 +442,18 @@ def kind_of(exc: BaseException) -> int:
     return int(getattr(exc, "sqlite_errorcode", 0)) & 0xFF
 
 
-def is_there(db: Connection) -> bool:
+def is_there(db: Connection, now: float | None = None) -> bool:
     """False if the file was removed or replaced since it was opened: nobody would find what is written to it.
 
     To a connection that is used all the time, only now and then whether it is the same file, which takes twice as long.
     """
+    now = now or time.monotonic()
+    if now < db.looked_at + _LOOK_CLOSELY_S and os.access(db.path, os.F_OK):
+        return True
     if db.file is None:
         return True
     if db.file == NO_FILE:
         return False
-    now = time.monotonic()
-    if now < db.looked_at + _LOOK_CLOSELY_S and os.access(db.path, os.F_OK):
-        return True
     try:
         found = os.stat(db.path)
     except OSError:

@@ -5,16 +5,28 @@ CREATE TABLE log (
     n          INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice
     base       INTEGER REFERENCES log (n),         -- the log that shows the messages before `first`; NULL: there are none
     first      INTEGER NOT NULL,                   -- number of the first message of its own
-    searchable INTEGER NOT NULL                    -- number of its first message that search does not know yet
+    identified INTEGER NOT NULL,                   -- number of its first message that message_id does not know yet
+    searchable INTEGER NOT NULL                    -- the same of search
 );
 CREATE INDEX log_base ON log (base) WHERE base IS NOT NULL;
 
+-- In the order of storing: putting rows between others would write some of those anew each time.
 CREATE TABLE message (
-    pos  INTEGER PRIMARY KEY,                      -- log * 4294967296 + number, so that a log lies in one piece
-    id   TEXT NOT NULL,
-    body TEXT NOT NULL                             -- one JSON object: role, content, timestamp, ...
+    n      INTEGER PRIMARY KEY,
+    log    INTEGER NOT NULL,
+    number INTEGER NOT NULL,                       -- of the message in the log
+    id     TEXT NOT NULL,
+    body   TEXT NOT NULL                           -- one JSON object: role, content, timestamp, ...
 );
-CREATE INDEX message_id ON message (pos >> 32, id);
+CREATE UNIQUE INDEX message_place ON message (log, number);
+
+-- Where a message with an id lies. Rarely asked for, so it is those who ask that bring it up to date.
+CREATE TABLE message_id (
+    log    INTEGER NOT NULL,
+    id     TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (log, id, number)
+) WITHOUT ROWID;
 
 CREATE TABLE session (
     n          INTEGER PRIMARY KEY,
@@ -65,10 +77,11 @@ CREATE TABLE searched (
 
 -- Rows that another program put where a message had to go.
 CREATE TABLE set_aside (
-    pos  INTEGER,
+    log    INTEGER,
+    number INTEGER,
     id,
     body,
-    at   REAL NOT NULL                             -- when, in seconds since 1970
+    at     REAL NOT NULL                           -- when, in seconds since 1970
 );
 
 CREATE VIEW record AS
@@ -83,10 +96,10 @@ CREATE VIEW conversation AS
         UNION ALL
         SELECT session, base, start, first FROM part JOIN log ON log.n = part.log WHERE base IS NOT NULL AND start < first
     )
-    SELECT user_id, session_id, pos & 4294967295 AS number,
+    SELECT user_id, session_id, number,
         CASE WHEN json_valid(body) THEN json_extract(body, '$.role') END AS role,
         CASE WHEN json_valid(body) THEN json_extract(body, '$.content') END AS content,
         CASE WHEN json_valid(body) THEN datetime(json_extract(body, '$.timestamp'), 'unixepoch') END AS time
     FROM part
     JOIN session ON session.n = part.session
-    JOIN message ON pos BETWEEN part.log << 32 | part.start AND (part.log << 32 | part.stop) - 1;
+    JOIN message ON message.log = part.log AND part.start <= number AND number < part.stop;

@@ -71,34 +71,47 @@ DELETE FROM pin WHERE session = ?;
 -- Messages
 
 -- name: add_message
-INSERT INTO message (pos, id, body) VALUES (?, ?, CAST(? AS TEXT));
+INSERT INTO message (log, number, id, body) VALUES (?, ?, ?, CAST(? AS TEXT));
 
 -- name: bodies
--- As bytes, whatever they are: what is no UTF-8 could not be read as text.
-SELECT CAST(body AS BLOB) FROM message WHERE pos BETWEEN ? AND ? ORDER BY pos;
+-- Of messages :start to :stop, as bytes, whatever they are: what is no UTF-8 could not be read as text.
+SELECT CAST(body AS BLOB) FROM message WHERE log = ? AND ? <= number AND number < ? ORDER BY number;
 
 -- name: numbered_bodies
-SELECT pos, CAST(body AS BLOB) FROM message WHERE pos BETWEEN ? AND ? ORDER BY pos LIMIT ?;
+SELECT log << 32 | number, CAST(body AS BLOB) FROM message WHERE log = ? AND ? <= number AND number < ? ORDER BY number LIMIT ?;
+
+-- name: identify
+INSERT INTO message_id SELECT log, id, number FROM message
+WHERE log = :log AND (SELECT identified FROM log WHERE n = :log) <= number AND number < :stop;
+
+-- name: identified
+UPDATE log SET identified = :stop WHERE n = :log AND identified < :stop;
 
 -- name: body_of_id
-SELECT CAST(body AS BLOB) FROM message WHERE pos >> 32 = ? AND id = ? AND pos BETWEEN ? AND ? ORDER BY pos LIMIT 1;
+SELECT CAST(body AS BLOB) FROM message_id JOIN message USING (log, number)
+WHERE log = ? AND message_id.id = ? AND ? <= number AND number < ? ORDER BY number LIMIT 1;
 
 -- name: size
-SELECT coalesce(sum(length(body)), 0) FROM message WHERE pos BETWEEN ? AND ?;
+SELECT coalesce(sum(length(body)), 0) FROM message WHERE log = ? AND ? <= number AND number < ?;
+
+-- name: forget_ids
+DELETE FROM message_id WHERE (log, id, number) IN (
+    SELECT log, id, number FROM message WHERE log = ? AND ? <= number AND number < ?
+);
 
 -- name: free
-DELETE FROM message WHERE pos BETWEEN ? AND ?;
+DELETE FROM message WHERE log = ? AND ? <= number AND number < ?;
 
 -- name: set_aside
-INSERT INTO set_aside (pos, id, body, at) SELECT pos, id, body, ? FROM message WHERE pos = ?;
+INSERT INTO set_aside (log, number, id, body, at) SELECT log, number, id, body, ? FROM message WHERE log = ? AND number = ?;
 
 -- Logs
 
 -- name: add_log
-INSERT INTO log (base, first, searchable) VALUES (?, ?, ?);
+INSERT INTO log (base, first, identified, searchable) VALUES (?, ?, ?, ?);
 
 -- name: log
-SELECT base, first, searchable FROM log WHERE n = ?;
+SELECT base, first, identified, searchable FROM log WHERE n = ?;
 
 -- name: parts
 -- Where messages :start to :stop of a history that ends in a log lie: (log, start, stop), the newest first.
@@ -142,7 +155,7 @@ DELETE FROM log WHERE n = ?;
 SELECT rowid FROM search WHERE search MATCH ? ORDER BY rowid DESC;
 
 -- name: body
-SELECT CAST(body AS BLOB) FROM message WHERE pos = ?;
+SELECT CAST(body AS BLOB) FROM message WHERE log = ? AND number = ?;
 
 -- name: showing
 -- A session that shows a message of a log: its own, or one that is based on it, at the message or after it.
