@@ -22,9 +22,9 @@ _CJK = (
     "\U0001b000-\U0001b16f\U00020000-\U000323af"
 )
 _RUN = re.compile(f"(?P<cjk>[{_CJK}]+)|[^\\W_{_CJK}]+")
-_ASCII_RUN = re.compile("[a-z0-9]+")
 _TERM = re.compile(r"(\w+)(\*?)")
 _LONGEST = 64  # characters of a token; longer ones are cut, here and in queries alike
+_ASCII_RUN = re.compile(f"([a-z0-9]{{1,{_LONGEST}}})[a-z0-9]*")
 _SNIPPET = 160  # characters
 
 
@@ -48,7 +48,7 @@ class Query(NamedTuple):
 def tokens(text: str) -> list[str]:
     """The tokens of a text, in order, repeated where they are repeated. Made of letters and digits only."""
     if text.isascii():  # most texts are, and every append asks
-        return [run[:_LONGEST] for run in _ASCII_RUN.findall(text.lower())]
+        return _ASCII_RUN.findall(text.lower())
     return [token for run, is_cjk in _runs(text) for token in (_pairs(run) if is_cjk else (run[:_LONGEST],))]
 
 

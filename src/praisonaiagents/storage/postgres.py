@@ -26,6 +26,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from praisonaiagents.storage.postgresserver import Connection
 
 _APPEND = "select {schema}.append(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_APPEND_ONE = "select {schema}.append_one(%s, %s, %s, %s, %s, %s, %s)"
 _READ = "select * from {schema}.read(%s, %s, %s, %s)"
 _SEARCH = "select * from {schema}.search(%s, %s, %s)"
 _LIST = "select * from {schema}.list_sessions(%s, %s, %s)"
@@ -105,9 +107,12 @@ class PostgresEngine:
         def work(connection: Connection) -> list[Any]:
             nonlocal look_up
             asked, look_up = look_up, new.ids  # who comes here again may find any of them stored
+            if len(new.ids) == 1 and not asked:
+                values = new.alone(expected_length, full=self._full)
+                if answer := self._server.value(connection, _APPEND_ONE, values):
+                    return _answer.decode(answer)
             values = new.parameters(asked, alike, expected_length, full=self._full)
-            ((answer,),) = self._server.rows(connection, _APPEND, values)
-            return _answer.decode(answer)
+            return _answer.decode(self._server.value(connection, _APPEND, values))
 
         while True:
             outcome, start, length, *differing = self._server.call(work, repeat="safe", ids=given.ids)
@@ -280,7 +285,7 @@ class _New(NamedTuple):
 
     @classmethod
     def of(cls, key: Key, messages: Sequence[Message], given: Batch) -> _New:
-        texts = dict(zip(given.ids, (message.text() for message in messages), strict=True))
+        texts = {id_: message.text() for id_, message in zip(given.ids, messages, strict=True)}
         mark = _mark(key.user_id)
         return cls(
             key,
@@ -288,6 +293,11 @@ class _New(NamedTuple):
             [line.decode() for line in given.lines.values()],
             [_words(mark, texts[id_]) for id_ in given.lines],
         )
+
+    def alone(self, expected_length: int | None, *, full: bool) -> tuple[Any, ...]:
+        """Of the function `append_one`."""
+        key = (name(self.key.user_id), name(self.key.session_id))
+        return (*key, self.ids[0], self.lines[0], self.words[0], _near(expected_length), full)
 
     def parameters(
         self, look_up: list[str], alike: dict[str, str], expected_length: int | None, *, full: bool
@@ -320,6 +330,7 @@ def _key_of(message_id: str) -> str:
     return f"\\sha256:{hashlib.sha256(message_id.encode()).hexdigest()}"
 
 
+@lru_cache(maxsize=256)
 def _mark(user_id: str) -> str:
     """A word that all messages of a user have, and that nobody can say."""
     return f"@{hashlib.sha256(user_id.encode(errors='replace')).hexdigest()[:16]}"

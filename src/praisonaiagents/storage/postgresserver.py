@@ -39,8 +39,6 @@ from praisonaiagents.storage.sql import migrations
 if TYPE_CHECKING:
     import psycopg
 
-    Connection = psycopg.Connection[tuple[Any, ...]]
-
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
 Repeat = Literal["read", "safe", "never"]
@@ -91,6 +89,29 @@ def settings_of(url: str, *, schema: str, durability: str, pool_size: int) -> Se
     )
 
 
+class Connection:
+    """One of the driver's connections, and what every call needs of it: made once, since that is a good part of a call."""
+
+    def __init__(self, link: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self.link = link
+        self.close = link.close
+        self._cursor = link.cursor(binary=True)
+        self._said = select.poll()
+        self._said.register(link.fileno(), select.POLLIN)
+
+    def is_usable(self) -> bool:
+        """False if the server has said something since the last call. To an idle connection, that is goodbye."""
+        return not self.link.closed and not self._said.poll(0)
+
+    def rows(self, query: bytes, parameters: tuple[Any, ...]) -> Rows:
+        return self.link.execute(query, parameters, binary=True).fetchall()
+
+    def value(self, query: bytes, parameters: tuple[Any, ...]) -> Any:
+        """The one value of a query, which is kept until the next one: a small one."""
+        row = self._cursor.execute(query, parameters).fetchone()
+        return row[0] if row else None
+
+
 class PostgresServer:
     """Calls to one server, and one schema on it. Connects to nothing before the first call.
 
@@ -104,8 +125,9 @@ class PostgresServer:
         self._url = settings.url
         self._quoted = _quoted(settings.schema)
         self._connect_timeout_s = connect_timeout_s
-        self._pool = Pool(self._connect, size=settings.pool_size, usable=_is_usable)
+        self._pool = Pool(self._connect, size=settings.pool_size, usable=Connection.is_usable)
         self._is_prepared = False
+        self._names: dict[str, bytes] = {}
 
     def call(self, work: Callable[[Connection], T], *, repeat: Repeat, ids: tuple[str, ...] = ()) -> T:
         """What `work` returns, whose statements are transactions of their own.
@@ -123,8 +145,17 @@ class PostgresServer:
 
     def rows(self, connection: Connection, query: str, parameters: tuple[Any, ...] = ()) -> Rows:
         """The rows of a query in which `{schema}` stands for the schema. JSON comes as bytes."""
-        named = query.replace("{schema}", self._quoted.replace("%", "%%")).encode()
-        return connection.execute(named, parameters, binary=True).fetchall()
+        return connection.rows(self._named(query), parameters)
+
+    def value(self, connection: Connection, query: str, parameters: tuple[Any, ...]) -> Any:
+        """The one value of such a query, if it is small."""
+        return connection.value(self._named(query), parameters)
+
+    def _named(self, query: str) -> bytes:
+        named = self._names.get(query)
+        if named is None:
+            named = self._names[query] = query.replace("{schema}", self._quoted.replace("%", "%%")).encode()
+        return named
 
     def lock_of(self, name: str) -> int:
         """The number of an advisory lock, of this schema alone."""
@@ -138,11 +169,11 @@ class PostgresServer:
             if self._version(connection):
                 return True
             with self._translated(connection, may_be_stored=False):
-                connection.execute("begin")
+                connection.link.execute("begin")
                 try:
                     self._migrate(connection)
                 finally:
-                    connection.execute("rollback")
+                    connection.link.execute("rollback")
             return False
 
         return self._call(look, "read", ())
@@ -177,24 +208,26 @@ class PostgresServer:
     def _once(self, work: Callable[[Connection], T]) -> T:
         with self._pool.lend() as connection:
             try:
-                with self._translated(connection):
+                try:
                     return work(connection)
+                except _driver().Error as exc:
+                    raise self._ours(exc, connection) from _cause(exc)
             except (PraisonError, _Collided) as exc:
-                if connection.pgconn.transaction_status != 0:
+                if connection.link.pgconn.transaction_status != 0:
                     raise  # not idle: the pool closes it
                 refused: Exception = exc
         raise refused
 
     def _as_one(self, connection: Connection, work: Callable[[Connection], T]) -> T:
         with self._translated(connection, may_be_stored=False):
-            connection.execute("begin isolation level read committed")
+            connection.link.execute("begin isolation level read committed")
             try:
                 with self._translated(connection, may_be_stored=False):
                     result = work(connection)
             except (PraisonError, _Collided):
-                connection.execute("rollback")
+                connection.link.execute("rollback")
                 raise
-        connection.execute("commit")
+        connection.link.execute("commit")
         return result
 
     def _lost(self, may_be_stored: bool, ids: tuple[str, ...]) -> PraisonError:
@@ -216,28 +249,26 @@ class PostgresServer:
                 **driver.conninfo.conninfo_to_dict(self._url),
                 "client_encoding": "utf8",
             }
-            connection: Connection = driver.connect(**parameters, autocommit=True, prepare_threshold=None)
-        connection.adapters.register_loader("json", ByteaBinaryLoader)  # bytes as they are
-        return connection
+            link = driver.connect(**parameters, autocommit=True, prepare_threshold=None)
+        link.adapters.register_loader("json", ByteaBinaryLoader)  # bytes as they are
+        return Connection(link)
 
     @contextmanager
     def _translated(self, connection: Connection | None, *, may_be_stored: bool = True) -> Iterator[None]:
         """Make ours of the driver's errors. None means that we are just connecting."""
-        driver = _driver()
         try:
             yield
-        except driver.Error as exc:
-            of_content = (exc.sqlstate or "").startswith("22")  # its text may quote a message
-            raise self._ours(exc, connection, may_be_stored) from None if of_content else exc
+        except _driver().Error as exc:
+            raise self._ours(exc, connection, may_be_stored) from _cause(exc)
 
-    def _ours(self, exc: psycopg.Error, connection: Connection | None, may_be_stored: bool) -> Exception:
+    def _ours(self, exc: psycopg.Error, connection: Connection | None, may_be_stored: bool = True) -> Exception:
         text = exc.diag.message_primary or " ".join(str(exc).split())
         state = exc.sqlstate or ""
         if connection is None:
             if isinstance(exc, _driver().OperationalError):
                 return EngineUnreachable(f"no connection to {self.place}: {text}", self.place)
             return ConfigError(f"{self.place}: {text}")
-        if connection.closed or state.startswith(_BROKEN):
+        if connection.link.closed or state.startswith(_BROKEN):
             return _Broken(may_be_stored)
         if state in _COLLIDED:
             return _Collided()
@@ -250,10 +281,11 @@ class PostgresServer:
         return StorageError(f"{self.place}: {text}", self.place)
 
     def _grant(self, connection: Connection) -> str:
-        user = _quoted(connection.info.user)
+        user = _quoted(connection.link.info.user)
         return (
             f"it takes: GRANT USAGE ON SCHEMA {self._quoted} TO {user}; "
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {self._quoted} TO {user}"
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {self._quoted} TO {user}; "
+            f"GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {self._quoted} TO {user}"
         )
 
     # The schema
@@ -287,7 +319,8 @@ class PostgresServer:
         version = self._version(connection)
         for number, name, text in migrations("postgres"):
             if number > version:
-                connection.execute(text.replace("{schema}", self._quoted).encode())
+                literal = self._quoted.replace("'", "''")
+                connection.link.execute(text.replace("{schema}", self._quoted).replace("{literal}", literal).encode())
                 self.rows(connection, "insert into {schema}.version values (%s, %s) returning number", (number, name))
 
     def _make_schema(self, connection: Connection) -> None:
@@ -295,11 +328,11 @@ class PostgresServer:
         query = """
             select to_regnamespace(%s) is not null, has_database_privilege(current_database(), 'create'), current_database()"""
         ((is_there, may_create, database),) = self.rows(connection, query, (self._quoted,))
-        user = _quoted(connection.info.user)
+        user = _quoted(connection.link.info.user)
         if not is_there and not may_create:
             raise self._not_allowed(f"GRANT CREATE ON DATABASE {_quoted(database)} TO {user}")
         if not is_there:
-            connection.execute(f"create schema {self._quoted}".encode())
+            connection.link.execute(f"create schema {self._quoted}".encode())
         elif not self.rows(
             connection,
             "select from pg_namespace where nspname = %s and has_schema_privilege(oid, 'create')",
@@ -333,13 +366,9 @@ def _driver() -> Any:
     return psycopg
 
 
-def _is_usable(connection: Connection) -> bool:
-    """False if the server has said something since the last call. To an idle connection, that is goodbye."""
-    if connection.closed:
-        return False
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return not poll.poll(0)
+def _cause(exc: psycopg.Error) -> psycopg.Error | None:
+    """The error as the cause of ours, but for one whose text may quote a message."""
+    return None if (exc.sqlstate or "").startswith("22") else exc
 
 
 def _quoted(name: str) -> str:

@@ -1,6 +1,6 @@
 -- Sessions, their logs, and the functions that do a whole call in one round trip.
 --
--- {schema} stands for the quoted name of the schema that everything lies in. Nothing here depends on a setting of the
+-- {schema} stands for the quoted name of the schema that everything lies in, {literal} for the same in a string. Nothing here depends on a setting of the
 -- connection (search_path and the like), so that PgBouncer may give every transaction another one.
 --
 -- A session shows the end of one log. A log holds messages numbered from where its base ends, and goes back to the messages
@@ -25,6 +25,9 @@ create table {schema}.log (
 );
 create index on {schema}.log (base) where base is not null;
 
+create sequence {schema}.change;
+comment on sequence {schema}.change is 'Counts the changes of sessions. The session changed last may go on without a new number.';
+
 create table {schema}.session (
     id bigint generated always as identity primary key,
     user_id text collate "C" not null,
@@ -34,7 +37,7 @@ create table {schema}.session (
     start bigint not null,
     length bigint not null,
     revision bigint not null default 0,
-    change bigint generated always as identity,
+    change bigint not null default nextval('{literal}.change'),
     created_at timestamptz not null,
     updated_at timestamptz not null default clock_timestamp(),
     agent_name json,
@@ -43,8 +46,11 @@ create table {schema}.session (
     extra json not null,
     unique (session_id, user_id),
     check (0 <= first and first <= start and start <= length)
-);
-create index on {schema}.session (user_id, change);
+) with (fillfactor = 70);  -- room beside a row for its next version, which then needs no new index entries
+
+-- Expressions, here and of messages, so that nobody who looks for one row by its key is led through all rows of the user, or
+-- of the log: to the planner of an empty table, which is remembered, the one is as good as the other.
+create index on {schema}.session ((user_id || ''), change);
 create index on {schema}.session (change);
 create index on {schema}.session (log);
 
@@ -70,7 +76,7 @@ create table {schema}.message (
     stored_at timestamptz not null default clock_timestamp(),
     primary key (log, number)
 );
-create index on {schema}.message (log, id);
+create index on {schema}.message ((log + 0), id);
 create index on {schema}.message using gin (words);
 
 comment on table {schema}.log is
@@ -185,7 +191,7 @@ begin
         return query select r.* from {schema}.record r where r.change < in_before order by r.change desc limit in_limit;
     else
         return query select r.* from {schema}.record r
-            where r.user_id = in_user and r.change < in_before order by r.change desc limit in_limit;
+            where r.user_id || '' = in_user and r.change < in_before order by r.change desc limit in_limit;
     end if;
 end $fn$;
 comment on function {schema}.list_sessions is
@@ -213,7 +219,8 @@ create function {schema}.save_session(
 ) returns setof {schema}.record language plpgsql set enable_seqscan = off as $fn$
 begin
     update {schema}.session set
-        log = in_log, first = in_first, start = in_start, length = in_length, revision = in_revision, change = default,
+        log = in_log, first = in_first, start = in_start, length = in_length, revision = in_revision,
+        change = nextval('{literal}.change'),
         updated_at = clock_timestamp(), agent_name = in_agent, metadata = in_metadata, state = in_state, extra = in_extra
     where id = in_id;
     return query select r.* from {schema}.record r where r.id = in_id;
@@ -296,6 +303,31 @@ $fn$;
 comment on function {schema}.delete_logs is
     'Deletes logs that nothing shows any more. What began with one of them, for nothing, stands alone then.';
 
+create function {schema}.append_one(
+    in_user text, in_session text, in_id text, in_line json, in_words text, in_expected bigint, in_durable boolean
+) returns json language plpgsql set enable_seqscan = off as $fn$
+declare
+    s record;
+begin
+    if in_durable then
+        perform {schema}.durable();
+    end if;
+    update {schema}.session t
+        set length = t.length + 1, updated_at = clock_timestamp(),
+            change = case when t.change = (select last_value from {schema}.change) then t.change else nextval('{literal}.change') end
+        where t.user_id = in_user and t.session_id = in_session and (in_expected is null or in_expected = t.length)
+        returning t.log, t.start, t.length into s;
+    if not found then
+        return null;
+    end if;
+    insert into {schema}.message (log, number, id, line, words)
+        values (s.log, s.length - 1, in_id, in_line, array_to_tsvector(string_to_array(in_words, ' ')));
+    return '["stored",' || s.start || ',' || s.length || ']';
+end $fn$;
+comment on function {schema}.append_one is
+    'What append does in nearly all cases, without arrays, which take their time: one message whose id is new. Null if there '
+    'is no such session, or its length is not in_expected.';
+
 create function {schema}.append(
     in_user text, in_session text, in_ids text[], in_lines text[], in_words text[],
     in_given text[], in_alike text[], in_expected bigint, in_durable boolean
@@ -324,7 +356,7 @@ begin
         while part_log is not null loop
             for stored in
                 select m.id, m.line::text as line from {schema}.message m
-                where m.log = part_log and m.id = any (in_given) and m.number >= s.first and m.number < part_stop
+                where m.log + 0 = part_log and m.id = any (in_given) and m.number >= s.first and m.number < part_stop
             loop
                 known := known || stored.id;
                 if stored.line is distinct from in_lines[array_position(in_ids, stored.id)]
@@ -349,20 +381,16 @@ begin
 
     new := coalesce(cardinality(in_ids), 0);
     if new > 0 then
-        update {schema}.session t set length = t.length + new, change = default, updated_at = clock_timestamp()
+        update {schema}.session t
+            set length = t.length + new, updated_at = clock_timestamp(),
+                change = case when t.change = (select last_value from {schema}.change) then t.change else nextval('{literal}.change') end
             where t.user_id = in_user and t.session_id = in_session and (in_expected is null or in_expected = t.length)
             returning t.log, t.start, t.length into s;
         if found then
-            if new = 1 then  -- nearly always, and it is a fifth cheaper so
-                insert into {schema}.message (log, number, id, line, words) values (
-                    s.log, s.length - 1, in_ids[1], in_lines[1]::json, array_to_tsvector(string_to_array(in_words[1], ' '))
-                );
-            else
-                insert into {schema}.message (log, number, id, line, words)
-                    select s.log, s.length - new + m.place - 1, m.id, m.line::json,
-                        array_to_tsvector(string_to_array(m.words, ' '))
-                    from unnest(in_ids, in_lines, in_words) with ordinality as m (id, line, words, place);
-            end if;
+            insert into {schema}.message (log, number, id, line, words)
+                select s.log, s.length - new + m.place - 1, m.id, m.line::json,
+                    array_to_tsvector(string_to_array(m.words, ' '))
+                from unnest(in_ids, in_lines, in_words) with ordinality as m (id, line, words, place);
             return '["stored",' || s.start || ',' || s.length || ']';
         end if;
     end if;
