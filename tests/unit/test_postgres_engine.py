@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from servers.postgres import (
     GUARDED,
+    PgBouncer,
     PostgresServer,
     drop_schema,
     emptied_place,
@@ -309,7 +310,6 @@ def test_common_calls_are_one_round_trip_each(server: PostgresServer, schema: st
         url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?sslmode=disable&schema={schema}"
         with closing(PostgresEngine(url)) as engine:
             engine.open_session(Record(*KEY))
-            begun = proxy.requests
             calls: list[Any] = [
                 lambda: engine.append(KEY, [Message("user", "needle")]),
                 lambda: engine.append(KEY, [Message("user", str(number), id=str(number)) for number in range(100)]),
@@ -322,10 +322,28 @@ def test_common_calls_are_one_round_trip_each(server: PostgresServer, schema: st
                 lambda: engine.owners("s"),
                 lambda: engine.search("alice", parse("needle")),
             ]
+            for call in calls * 3:
+                call()  # until it is prepared
+            begun = proxy.requests
             for number, call in enumerate(calls, 1):
                 call()
                 assert proxy.requests == begun + number
             assert proxy.connections == 1
+
+
+def test_statements_are_prepared_where_no_pooler_hands_connections_around(server: PostgresServer, schema: str) -> None:
+    def prepared(url: str) -> int:
+        with closing(PostgresEngine(with_parameter(url, "schema", schema))) as engine:
+            engine.open_session(Record(*KEY))
+            for number in range(4):
+                engine.append(KEY, [Message("user", str(number))])
+            query = b"select count(*) from pg_prepared_statements"
+            return int(engine._server.call(lambda connection: connection.value(query, ()), repeat="read"))
+
+    assert prepared(server.url()) > 0
+    if PgBouncer.available():
+        with PgBouncer("127.0.0.1", server.port) as bouncer:
+            assert prepared(bouncer.url()) == 0
 
 
 # The schema

@@ -5,8 +5,9 @@ was stored; or `OutcomeUnknown`, where a connection broke after the server may h
 good as once is done once more by itself on a new connection.
 
 What a reader would get wrong: a connection means nothing from one transaction to the next. A pooler in front of the server
-(PgBouncer in transaction mode) hands them around, so nothing is prepared, set, locked or listened to for longer than a
-transaction, and names are qualified instead of looked up by search_path.
+(PgBouncer in transaction mode) hands them around, so nothing is set, locked or listened to for longer than a transaction,
+and names are qualified instead of looked up by search_path. Statements are prepared where there is no pooler, which is seen
+by the number of the server's process: a pooler that has many of them cannot say it before one is asked.
 
 psycopg costs half a second to import, so nothing here touches it before the first connection.
 """
@@ -250,6 +251,8 @@ class PostgresServer:
                 "client_encoding": "utf8",
             }
             link = driver.connect(**parameters, autocommit=True, prepare_threshold=None)
+            if link.execute("select pg_backend_pid()").fetchone() == (link.info.backend_pid,):
+                link.prepare_threshold = 2
         link.adapters.register_loader("json", ByteaBinaryLoader)  # bytes as they are
         return Connection(link)
 
