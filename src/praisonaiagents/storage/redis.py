@@ -28,7 +28,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -348,10 +348,9 @@ class RedisEngine:
     ) -> list[Any]:
         """The answers of a script and, if there is one, of WAIT."""
         found = script(name, is_cluster=self._target.is_cluster)
-        space = self._names.space(key.user_id)
-        session_id = _raw(key.session_id)
-        names = (space + b"s:" + session_id, space + b"index", *keys)
-        rest = (len(names), *names, space, session_id, *arguments)
+        session, index, *space_and_id = _keys_of(self._names.prefix, *key)
+        names = (session, index, *keys)
+        rest = (len(names), *names, *space_and_id, *arguments)
         link = self._linked()
         answers = link.ask(names[0], [("EVALSHA", found.sha, *rest), *wait])
         if is_unknown_script(answers[0]):
@@ -561,6 +560,13 @@ class Names:
 
     def owners(self, session_id: str) -> bytes:
         return _raw(f"{self.prefix}:owners:{session_id}")
+
+
+@lru_cache(maxsize=1024)
+def _keys_of(prefix: str, user_id: str, session_id: str) -> tuple[bytes, bytes, bytes, bytes]:
+    """What every script is given: the keys of the session and of the user's index, what they begin with, the session's id."""
+    space, raw_id = Names(prefix).space(user_id), _raw(session_id)
+    return space + b"s:" + raw_id, space + b"index", space, raw_id
 
 
 class Script(NamedTuple):

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote
 
@@ -266,6 +267,7 @@ class Line:
 
     def __init__(self, connection: Any, place: str, error: type[Exception]) -> None:
         self._connection = connection
+        self._pack = _packer() or connection.pack_command
         self._translated = Translated(place)
         self._error = error  # what the driver makes of an answer that is one
 
@@ -281,10 +283,8 @@ class Line:
         """Send commands, and return the answers; one that is an error is the driver's exception."""
         connection = self._connection
         with self._translated:
-            if len(commands) == 1:
-                connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
-            else:
-                connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            packed = [b"".join(part for command in commands for part in self._pack(*command))]
+            connection.send_packed_command(packed, check_health=False)
             return [self._answer() for _ in commands]
 
     def _answer(self) -> Any:
@@ -295,6 +295,16 @@ class Line:
 
     def close(self) -> None:
         self._connection.disconnect()
+
+
+@cache
+def _packer() -> Callable[..., list[bytes]] | None:
+    """What turns a command into bytes. The driver first looks at each argument itself, which takes as long as a list push."""
+    try:
+        from hiredis import pack_command
+    except ImportError:
+        return None
+    return lambda *command: [pack_command(command)]
 
 
 class _Opener:

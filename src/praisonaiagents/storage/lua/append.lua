@@ -47,9 +47,9 @@ if #new == 0 then
 end
 if ARGV[3] ~= '' and tonumber(ARGV[3]) ~= length then return {3, length} end
 
-local changed = moment()
+local changed, newest = moment()
 push(log, length, new, earlier)
 length = length + #new
 call('HSET', session, 'length', length, 'changed', changed)
-call('ZADD', index, changed, sid)
+if newest ~= sid then call('ZADD', index, changed, sid) end
 return {1, tonumber(head[2]), length}
