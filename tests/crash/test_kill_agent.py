@@ -18,29 +18,32 @@ from praisonaiagents import Agent
 from praisonaiagents.testing.llm import Call, Hang, Reply, Say, ScriptedLLM, Tool
 
 TALK = """
-    import json, sys
+    import json, os, sys
     from praisonaiagents import Agent
     from praisonaiagents.session import DefaultSessionStore
+
+    def say(*words):
+        os.write(1, (" ".join(words) + "\\n").encode())  # at once, whatever other threads say
 
     class Saying(DefaultSessionStore):
         "The default store, saying what it has stored when it has."
         def append(self, session_id, messages, **options):
             appended = super().append(session_id, messages, **options)
-            print("stored", messages[0].role, flush=True)
+            say("stored", messages[0].role)
             return appended
 
     def quick(n: int) -> str:
         return f"quick {n}"
 
     def stuck(n: int) -> str:
-        print("stuck", flush=True)
+        say("stuck")
         return sys.stdin.readline()
 
     settings = json.loads(sys.argv[1])
     agent = Agent("Assistant", tools=[quick, stuck], memory={"session_id": "killed"}, session_store=Saying(), **settings)
-    print("answer", agent.chat("First"), flush=True)
+    say("answer", agent.chat("First"))
     for piece in agent.iter_stream("Second") if sys.argv[2] == "stream" else [agent.chat("Second")]:
-        print("piece", piece, flush=True)
+        say("piece", piece)
 """
 QUICK, STUCK = Tool("quick", {"n": 1}, id="call_1"), Tool("stuck", {"n": 2}, id="call_2")
 

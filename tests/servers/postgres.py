@@ -15,7 +15,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -29,6 +28,8 @@ from urllib.parse import quote
 
 import psutil  # type: ignore[import-untyped]  # it comes with the binaries
 import psycopg
+
+from .ports import free_port
 
 Mode = Literal["smart", "fast", "immediate"]
 
@@ -73,7 +74,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, for the second time on the same port, and wait until it serves."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -156,7 +157,7 @@ class PgBouncer:
     def __init__(self, host: str, port: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         self._folder.chmod(0o755)
-        self.port = _free_port()
+        self.port = free_port()
         self._target = f"host={host} port={port} user=postgres"
 
     @staticmethod
@@ -282,11 +283,6 @@ def _make_data(data: Path, version: int) -> tuple[Path, str | None]:
     rules = data / "pg_hba.conf"
     rules.write_text(f"host all {GUARDED[0]} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
     return made.bin_path, made.system_user
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def _children(pid: int) -> Sequence[int]:

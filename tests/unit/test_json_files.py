@@ -38,6 +38,7 @@ from praisonaiagents.model.record import Key, Record
 from praisonaiagents.session.places import get_default_session_store
 from praisonaiagents.session.store import DefaultSessionStore
 from praisonaiagents.storage.jsonfile import JsonFileEngine
+from praisonaiagents.storage.registry import open_engine
 
 KEY = Key("default_user", "s")
 
@@ -843,6 +844,32 @@ def test_both_durabilities_write_the_same(folder: Path, durability: Any) -> None
 def test_a_durability_that_there_is_not(folder: Path) -> None:
     with pytest.raises(ConfigError):
         JsonFileEngine(folder, durability="some")  # type: ignore[arg-type]
+
+
+def test_a_url_may_say_how(folder: Path) -> None:
+    engine = open_engine(f"file://{folder}/a%3F b#c?durability=full&lock_timeout=0.5&max_message_bytes=300")
+    assert (engine.folder, engine.lock_timeout_s) == (f"{folder}/a? b#c", 0.5)
+    assert "and a loss of power" in engine.describe()["durability"]
+    engine.open_session(Record("alice", "s"))
+    with pytest.raises(MessageTooLarge):
+        engine.append(Key("alice", "s"), [Message("user", "x" * 300)])
+    assert JsonFileEngine(f"{folder}/a?b#c").folder == f"{folder}/a?b#c", "a plain path has no settings"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("file://relative/folder", "three slashes: file:///relative/folder"),
+        ("file://", "names a folder"),
+        ("file:///x?durabilty=full", "'durabilty'; there are: durability"),
+        ("file:///x?lock_timeout=soon", "a number, not 'soon'"),
+        ("file:///x?pool_size=3", "no setting 'pool_size'"),
+        ("memory://?durability=full", "no settings"),
+    ],
+)
+def test_a_url_that_makes_no_sense_is_refused_at_once(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        open_engine(url)
 
 
 def test_full_durability_tells_the_disk_to_keep_file_and_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

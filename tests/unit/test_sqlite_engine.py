@@ -115,7 +115,7 @@ def test_a_url_may_say_how(path: Path) -> None:
         ("sqlite:///x.db?durabilty=full", "'durabilty'; there are: durability"),
         ("sqlite:///x.db?durability=some", "'process' or 'full', not 'some'"),
         ("sqlite:///x.db?durability", "not ''"),
-        ("sqlite:///x.db?lock_timeout=soon", "lock_timeout in a SQLite URL is a number, not 'soon'"),
+        ("sqlite:///x.db?lock_timeout=soon", "lock_timeout in a sqlite URL is a number, not 'soon'"),
         ("sqlite:///x.db?lock_timeout=-1", "a number of seconds"),
         ("sqlite:///x.db?lock_timeout=nan", "a number of seconds"),
         ("sqlite:///x.db?pool_size=0", "a number of connections"),

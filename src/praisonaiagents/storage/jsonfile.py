@@ -571,13 +571,25 @@ class JsonFileEngine:
 
 
 def open_url(url: str, **options: Any) -> JsonFileEngine:
-    """The engine for `file:///folder`, or for a plain path."""
-    from urllib.parse import unquote, urlsplit  # 20 modules that the default store does not need
+    """The engine for `file:///folder`, or for a plain path.
 
-    parts = urlsplit(url)
-    if parts.scheme and parts.netloc not in ("", "localhost"):
-        raise ConfigError(f"a file URL has three slashes: file:///{parts.netloc}{parts.path}")
-    return JsonFileEngine(unquote(parts.path) if parts.scheme else url, **options)
+    A URL may say `?durability=full&lock_timeout=10&max_message_bytes=1000000`. Raises `ConfigError`.
+    """
+    if "://" not in url:
+        return JsonFileEngine(url, **options)
+    from praisonaiagents.storage.localurl import path_and_settings  # modules that the default store does not need
+
+    folder, settings = path_and_settings(url, _SETTINGS, hosts=("", "localhost"))
+    if not folder:
+        raise ConfigError("a file URL names a folder: file:///var/lib/sessions")
+    return JsonFileEngine(folder, **(settings | options))
+
+
+_SETTINGS: dict[str, tuple[str, type]] = {
+    "durability": ("durability", str),
+    "lock_timeout": ("lock_timeout_s", float),
+    "max_message_bytes": ("max_message_bytes", int),
+}
 
 
 def _new_lines(

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from praisonaiagents.errors import Conflict, InvalidId, MessageIdConflict, SessionExists, SessionNotFound
+from praisonaiagents.errors import ConfigError, Conflict, InvalidId, MessageIdConflict, SessionExists, SessionNotFound
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.model.search import Query
@@ -241,5 +241,7 @@ def _copy(record: Record) -> Record:
 
 
 def open_url(url: str, **options: Any) -> MemoryEngine:
-    """A new engine of its own, whatever the rest of the URL says."""
+    """A new engine of its own, whatever name the URL gives it. Raises `ConfigError` for settings, of which there are none."""
+    if "?" in url:
+        raise ConfigError("a memory URL has no settings")
     return MemoryEngine(**options)

@@ -250,36 +250,25 @@ def open_url(url: str, **options: Any) -> SqliteEngine:
 
     A URL may say `?durability=full&lock_timeout=10&pool_size=8&max_message_bytes=1000000`. Raises `ConfigError`.
     """
-    _, is_url, rest = url.partition("://")
-    if not is_url:
+    if "://" not in url:
         return SqliteEngine(url, **options)
-    from urllib.parse import parse_qsl, unquote
+    from praisonaiagents.storage.localurl import path_and_settings
 
-    place, _, query = rest.partition("?")
-    if place and not place.startswith("/"):
-        raise ConfigError(
-            "a SQLite URL names no host: sqlite:///relative.db, sqlite:////absolute.db, sqlite:// for memory"
-        )
-    settings = parse_qsl(query, keep_blank_values=True)
-    return SqliteEngine(unquote(place[1:]) or MEMORY, **(dict(_setting(*pair) for pair in settings) | options))
+    path, settings = path_and_settings(url, _SETTINGS)
+    return SqliteEngine(path[1:] or MEMORY, **(settings | options))
 
 
-_SETTINGS = {"durability": str, "lock_timeout": float, "pool_size": int, "max_message_bytes": int}
+_SETTINGS: dict[str, tuple[str, type]] = {
+    "durability": ("durability", str),
+    "lock_timeout": ("lock_timeout_s", float),
+    "pool_size": ("pool_size", int),
+    "max_message_bytes": ("max_message_bytes", int),
+}
 _DURABILITY = {
     "memory": "nothing survives the end of the process",
     "process": "a crash of the process loses nothing; a crash of the machine or a loss of power may lose what was stored last",
     "full": "a crash of the process or of the machine and a loss of power lose nothing",
 }
-
-
-def _setting(name: str, text: str) -> tuple[str, Any]:
-    if name not in _SETTINGS:
-        raise ConfigError(f"a SQLite URL has no setting {name!r}; there are: {', '.join(_SETTINGS)}")
-    try:
-        value = _SETTINGS[name](text)
-    except ValueError:
-        raise ConfigError(f"{name} in a SQLite URL is a number, not {text!r}") from None
-    return ("lock_timeout_s" if name == "lock_timeout" else name), value
 
 
 # Sessions
