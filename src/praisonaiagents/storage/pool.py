@@ -57,14 +57,24 @@ class Pool(Generic[C]):
         return _Loan(self._take, self._idle, self._slots)
 
     def _take(self) -> C:
-        if not self._slots.acquire(timeout=self._wait_s):
+        try:
+            self._slots.get(timeout=self._wait_s)
+        except Empty:
             raise EngineUnreachable(
                 f"all {self.size} connections were in use for {self._wait_s:.0f} s: raise pool_size"
-            )
+            ) from None
         try:
-            return self._idle_one() or self._connect()
+            while self._idle:
+                try:
+                    connection = self._idle.pop()
+                except IndexError:  # another thread was faster
+                    break
+                if self._usable(connection):
+                    return connection
+                connection.close()
+            return self._connect()
         except BaseException:
-            self._slots.release()
+            self._slots.put(None)
             raise
 
     def close(self) -> None:
@@ -76,37 +86,9 @@ class Pool(Generic[C]):
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._idle: list[C] = []
-        self._slots = _Slots(self.size)
-
-    def _idle_one(self) -> C | None:
-        while self._idle:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return None  # another thread was faster
-            if self._usable(connection):
-                return connection
-            connection.close()
-        return None
-
-
-class _Slots:
-    """A semaphore. That of the standard library is written in Python, and takes a tenth as long as a near server."""
-
-    def __init__(self, count: int) -> None:
-        self._queue: SimpleQueue[None] = SimpleQueue()
-        for _ in range(count):
-            self._queue.put(None)
-
-    def acquire(self, timeout: float) -> bool:
-        try:
-            self._queue.get(timeout=timeout)
-        except Empty:
-            return False
-        return True
-
-    def release(self) -> None:
-        self._queue.put(None)
+        self._slots: SimpleQueue[None] = SimpleQueue()  # a semaphore of the standard library is written in Python
+        for _ in range(self.size):
+            self._slots.put(None)
 
 
 class _Loan(AbstractContextManager[C]):
@@ -114,7 +96,7 @@ class _Loan(AbstractContextManager[C]):
 
     __slots__ = ("_connection", "_idle", "_slots", "_take")
 
-    def __init__(self, take: Callable[[], C], idle: list[C], slots: _Slots) -> None:
+    def __init__(self, take: Callable[[], C], idle: list[C], slots: SimpleQueue[None]) -> None:
         self._take = take
         self._idle = idle
         self._slots = slots
@@ -130,4 +112,4 @@ class _Loan(AbstractContextManager[C]):
             else:
                 self._connection.close()
         finally:
-            self._slots.release()
+            self._slots.put(None)

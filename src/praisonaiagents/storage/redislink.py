@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -270,12 +271,16 @@ class Line:
         self._pack = _packer() or connection.pack_command
         self._translated = Translated(place)
         self._error = error  # what the driver makes of an answer that is one
+        sock = connection._get_socket()
+        self._said = None
+        if not hasattr(sock, "pending") and hasattr(select, "poll"):
+            self._said = select.poll()
+            self._said.register(sock, select.POLLIN)
 
-    @property
     def is_quiet(self) -> bool:
         """Nothing has come that nobody asked for, such as the end of the connection."""
         try:
-            return not self._connection.can_read()
+            return not (self._said.poll(0) if self._said else self._connection.can_read())
         except Exception:  # whatever it is, this line is of no use
             return False
 
@@ -379,7 +384,7 @@ class SingleLink:
     def __init__(self, target: Target, *, size: int, connect_timeout_s: float, replica_timeout_s: float) -> None:
         opener = _Opener(target, connect_timeout_s, replica_timeout_s)
         self._place = target.place
-        self._pool = Pool(lambda: opener.open(target.nodes[0]), size=size, usable=_is_quiet)
+        self._pool = Pool(lambda: opener.open(target.nodes[0]), size=size, usable=Line.is_quiet)
 
     def ask(self, key: bytes, commands: Sequence[Command]) -> list[Any]:
         with self._pool.lend() as line:
@@ -470,7 +475,7 @@ class ClusterLink:
         pool = self._pools.get(node)
         if pool is None:
             pool = self._pools.setdefault(
-                node, Pool(lambda: self._opener.open(node), size=self._size, usable=_is_quiet)
+                node, Pool(lambda: self._opener.open(node), size=self._size, usable=Line.is_quiet)
             )
         with pool.lend() as line:
             return line.ask(commands)
@@ -573,7 +578,3 @@ def _slot_map(answer: list[Any], asked: Node) -> list[Node]:
         node = Node(host if host not in ("", "?") else asked.host, int(primary[1]))
         found[first : last + 1] = [node] * (last + 1 - first)
     return found
-
-
-def _is_quiet(line: Line) -> bool:
-    return line.is_quiet

@@ -18,6 +18,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from queue import Empty
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from praisonaiagents.errors import EngineUnreachable, LockTimeout, PraisonError, SessionDamage
@@ -386,18 +387,20 @@ class Readers(Pool[Connection]):
 
     def give_back(self, connection: Connection) -> None:
         self._idle.append(connection)
-        self._slots.release()
+        self._slots.put(None)
 
     def pause(self, deadline: float) -> None:
         """Lend nothing before `go_on`. Returns when all connections are back and closed, or at the deadline."""
-        while self._held < self.size and self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            self._held += 1
+        with suppress(Empty):
+            while self._held < self.size:
+                self._slots.get(timeout=max(0.0, deadline - time.monotonic()))
+                self._held += 1
         self.close()
 
     def go_on(self) -> None:
         while self._held:
             self._held -= 1
-            self._slots.release()
+            self._slots.put(None)
 
     def begin_anew(self) -> None:
         """Forget all connections, and the locks, which threads that are not in this process may hold."""

@@ -7,38 +7,41 @@ local head = call('HMGET', session, 'log', 'start', 'first', 'length')
 if not head[1] then return {0} end
 local log, first, length = head[1], tonumber(head[3]), tonumber(head[4])
 
-local earlier = {}
-
--- The line that is stored under an id, in the log or in those it is based on.
-local function stored(id)
-  local log, stop = log, length
-  while log do
-    local numbers = call('HGET', ns .. 'i:' .. log, id)
-    local base, cut, low = origin(log)
-    if numbers then
-      if log == head[1] then earlier[id] = numbers end
-      for number in string.gmatch(numbers, '%d+') do
-        number = tonumber(number)
-        if number >= first and number < stop then return call('LINDEX', ns .. 'l:' .. log, number - low) end
+local new, earlier = {}, {}
+if ARGV[4] == '' then
+  for place = 5, #ARGV, 2 do new[#new + 1] = place end
+else
+  -- The line that is stored under an id, in the log or in those it is based on.
+  local function stored(id)
+    local log, stop = log, length
+    while log do
+      local numbers = call('HGET', ns .. 'i:' .. log, id)
+      local base, cut, low = origin(log)
+      if numbers then
+        if log == head[1] then earlier[id] = numbers end
+        for number in string.gmatch(numbers, '%d+') do
+          number = tonumber(number)
+          if number >= first and number < stop then return call('LINDEX', ns .. 'l:' .. log, number - low) end
+        end
       end
+      if cut <= first then return nil end
+      log, stop = base, math.min(stop, cut)
     end
-    if cut <= first then return nil end
-    log, stop = base, math.min(stop, cut)
   end
-end
 
-local new, differing = {}, {2}
-for place = 5, #ARGV, 2 do
-  local line = nil
-  if string.byte(ARGV[4], (place - 3) / 2) == 49 then line = stored(ARGV[place]) end
-  if not line then
-    new[#new + 1] = place
-  elseif line ~= ARGV[place + 1] then
-    differing[#differing + 1] = ARGV[place]
-    differing[#differing + 1] = line
+  local differing = {2}
+  for place = 5, #ARGV, 2 do
+    local line = nil
+    if string.byte(ARGV[4], (place - 3) / 2) == 49 then line = stored(ARGV[place]) end
+    if not line then
+      new[#new + 1] = place
+    elseif line ~= ARGV[place + 1] then
+      differing[#differing + 1] = ARGV[place]
+      differing[#differing + 1] = line
+    end
   end
+  if #differing > 1 then return differing end
 end
-if #differing > 1 then return differing end
 if #new == 0 then
   -- All of it is stored, but perhaps not yet on the replicas that this call waits for. WAIT asks about what its own
   -- connection wrote, so write something behind it. A full memory may refuse that, and nothing is lost then.
@@ -47,9 +50,9 @@ if #new == 0 then
 end
 if ARGV[3] ~= '' and tonumber(ARGV[3]) ~= length then return {3, length} end
 
-local changed, newest = moment()
+local changed = moment()
 push(log, length, new, earlier)
 length = length + #new
 call('HSET', session, 'length', length, 'changed', changed)
-if newest ~= sid then call('ZADD', index, changed, sid) end
+call('ZADD', index, changed, sid)
 return {1, tonumber(head[2]), length}

@@ -3,12 +3,13 @@
 -- index by then means nothing: no message has such a number.
 local function push(log, number, places, earlier)
   local list, index_of_ids = ns .. 'l:' .. log, ns .. 'i:' .. log
-  local function numbered(id) return earlier[id] and earlier[id] .. ' ' .. number or number end
-  if #places == 1 then
-    call('HSET', index_of_ids, ARGV[places[1]], numbered(ARGV[places[1]]))
-    call('RPUSH', list, ARGV[places[1] + 1])
+  local place = places[1]
+  if #places == 1 and not earlier[ARGV[place]] then
+    call('HSET', index_of_ids, ARGV[place], number)
+    call('RPUSH', list, ARGV[place + 1])
     return
   end
+  local function numbered(id) return earlier[id] and earlier[id] .. ' ' .. number or number end
   for from = 1, #places, CHUNK do
     local lines, numbers = {}, {}
     for i = from, math.min(from + CHUNK - 1, #places) do
