@@ -87,6 +87,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "start": (int,),
     "extra": (dict,),
     "pins": (dict,),
+    "keep": (dict,),
     "head": (Pin,),
 }
 PATCHABLE = frozenset(_TYPES)
@@ -117,6 +118,8 @@ def patched(record: Record, patch: dict[str, Any], *, oldest: int) -> Record:
 
     `start` only moves forward, so that of two callers who trim at the same time the one who knows less undoes nothing.
     With "head" in the patch, `start` and `length` become that pin's, and `log` becomes "": the engine names the new one.
+    "keep" is pins by name and info, of all that the session shows at this very moment, whatever others appended meanwhile,
+    and of its archive; `info["start"]` becomes the number of the first visible message.
     Raises `InvalidMessage` for a field that is not in `PATCHABLE`, or a value that it cannot hold.
     """
     if not patch.keys() <= PATCHABLE:
@@ -124,8 +127,13 @@ def patched(record: Record, patch: dict[str, Any], *, oldest: int) -> Record:
     check_values(patch)
     for pin in (*patch.get("pins", {}).values(), *([patch["head"]] if "head" in patch else ())):
         check_reachable(record, pin, oldest=oldest)
-    fields = {name: value for name, value in patch.items() if name != "head"}
+    fields = {name: value for name, value in patch.items() if name not in ("head", "keep")}
     fields["revision"] = record.revision + 1
+    if "keep" in patch:
+        fields["pins"] = patch.get("pins", record.pins) | {
+            name: Pin(record.log, oldest, record.length, info | {"start": record.start})
+            for name, info in patch["keep"].items()
+        }
     if "head" in patch:
         if "start" in patch:
             raise InvalidMessage("start and head cannot change in one step: a head brings its own start")
@@ -160,7 +168,7 @@ def check_values(values: dict[str, Any]) -> None:
         if type(value) not in _TYPES[key]:
             raise InvalidMessage(f"{key} cannot be {type(value).__name__}")
     _check_pins(values)
-    values = {key: value for key, value in values.items() if key not in ("pins", "head")}
+    values = {key: value for key, value in values.items() if key not in ("pins", "keep", "head")}
     check_json(values, "record")
     if reserved := RESERVED & values.get("extra", {}).keys():
         raise InvalidMessage(f"extra cannot hold {', '.join(sorted(reserved))}")
@@ -177,8 +185,16 @@ def _check_pins(values: dict[str, Any]) -> None:
             raise InvalidMessage("pins are named by text, and each is a Pin")
         if type(pin.start) is not int or type(pin.length) is not int:
             raise InvalidMessage("start and length of a pin are message numbers")
-        check_json({name: pin.info}, "pins")
-        try:
-            msgspec.json.encode({name: pin.info})
-        except UnicodeEncodeError as exc:
-            raise InvalidMessage("the value contains half a character (a lone surrogate)") from exc
+        _check_info({name: pin.info})
+    for name, info in values.get("keep", {}).items():
+        if type(name) is not str or type(info) is not dict:
+            raise InvalidMessage("what is kept is named by text, and has a JSON object as its info")
+        _check_info({name: info})
+
+
+def _check_info(info: dict[str, Any]) -> None:
+    check_json(info, "pins")
+    try:
+        msgspec.json.encode(info)
+    except UnicodeEncodeError as exc:
+        raise InvalidMessage("the value contains half a character (a lone surrogate)") from exc

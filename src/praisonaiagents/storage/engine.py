@@ -145,6 +145,8 @@ class Engine(Protocol):
         or a pin of this session already holds, and keeps them whatever becomes of those. It may come back with another
         `log` for the same messages. `head` is a pin too: the session shows its history, in a new log, and appends go on
         from there; what neither pins nor forks hold of the old one is freed. Pins in the same patch may hold the old head.
+        `keep` (info by name) adds pins that hold the old head and its archive, with all that others appended until this very
+        moment; `info["start"]` becomes the number of the first message that was visible.
 
         Raises `SessionNotFound`, `Conflict` if `expected_revision` is not the
         record's revision, `InvalidMessage` for another field or a value that it cannot hold (`record.patched`).

@@ -205,7 +205,7 @@ class PostgresEngine:
             if "head" in patch:
                 log = change.new_log(change.base_of(patch["head"]))
                 record, first = msgspec.structs.replace(record, log=log), record.start
-            if "pins" in patch:
+            if "pins" in patch or "keep" in patch:
                 change.save_pins(record.pins)
             now = change.save(record, first)
             change.free(old.views - now.views)

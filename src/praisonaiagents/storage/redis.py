@@ -211,7 +211,7 @@ class RedisEngine:
             status, *fields = self._write(
                 "update",
                 key,
-                *(record.log, record.revision, stored.first),
+                *(record.log, record.revision, stored.first, record.length if "keep" in patch else ""),
                 *(_json(changed), changed.start, _views(changed)),
                 *((_new_log(), head.log, head.start, head.length) if head else ()),
             )

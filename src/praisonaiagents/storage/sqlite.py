@@ -163,7 +163,7 @@ class SqliteEngine:
                 log, first = _new_log(db, patch["head"]), new.start
             db.execute(_SQL["change"], (log, first, new.start, new.length, new.revision, time.time(), row.n))
             _change_details(db, row.n, {name: getattr(new, name) for name in _DETAILS if name in patch})
-            if "pins" in patch:
+            if "pins" in patch or "keep" in patch:
                 gone += [Segment(pin.log, pin.start, pin.length) for pin in old.pins.values()]
                 _change_pins(db, row.n, new.pins)
             _let_go(db, key.user_id, gone)

@@ -1213,6 +1213,45 @@ class EngineContract:
             ["m0", "after 0", "after 2", "after 4"],
         ]
 
+    def test_what_was_shown_is_kept_with_its_archive(self, engine: Engine) -> None:
+        _make(engine, count=5)
+        engine.update(KEY, {"start": 2})
+        log = _record(engine).log
+        moved = engine.update(KEY, {"head": Pin(log, 2, 3), "keep": {"before": {"label": "x", "start": "theirs"}}})
+        kept = moved.pins["before"]
+        assert (kept.start, kept.length, kept.info) == (0, 5, {"label": "x", "start": 2})
+        assert (_said(engine), moved.revision) == (["m2"], 2)
+        both = engine.update(KEY, {"pins": {"a": moved.head}, "keep": {"b": {}, "c": {}}}).pins
+        assert {name: (pin.start, pin.length) for name, pin in both.items()} == {"a": (2, 3), "b": (2, 3), "c": (2, 3)}
+        with _refused(engine, InvalidMessage):
+            engine.update(KEY, {"head": kept})
+        for wrong in ({"x": None}, {1: {}}, {"x": {"v": {1}}}, [], {"x": {"v": float("nan")}}):
+            with _refused(engine, InvalidMessage):
+                engine.update(KEY, {"keep": wrong})
+
+    def test_nothing_that_is_appended_meanwhile_is_lost_when_the_head_moves(self, engine: Engine) -> None:
+        _make(engine, count=2)
+        start = _record(engine).head
+        texts = [f"late {number}" for number in range(60)]
+
+        def append() -> None:
+            for text in texts:
+                engine.append(KEY, [Message("user", text)])
+
+        with ThreadPoolExecutor(1) as pool:
+            appending = pool.submit(append)
+            for number in range(20):
+                record = _record(engine)
+                head = next(iter(record.pins.values()), start)
+                engine.update(KEY, {"head": Pin(head.log, 0, 2), "keep": {f"{number:02}": {}}})
+            appending.result()
+        found = _said(engine)
+        for number, pin in enumerate(_record(engine).pins.values()):
+            fork = Record("alice", f"fork {number}")
+            engine.fork(KEY, fork, at=pin)
+            found += _said(engine, fork.key)[2:]
+        assert sorted(found) == sorted(["m0", "m1", *texts])
+
     @pytest.mark.parametrize("change", [name for name in CHANGES if name not in ("delete", "pin")])
     def test_a_pin_holds_its_messages_whatever_happens(self, engine: Engine, change: str) -> None:
         _make(engine, count=6)
