@@ -12,6 +12,7 @@
     ├── MissingDependency      (ImportError)      an optional package is not installed
     ├── SessionNotFound        (LookupError)      no such session
     ├── SessionExists          (ValueError)       a session that had to be new is there already
+    ├── PointNotFound          (LookupError)      no such snapshot, earlier head or message of a session
     ├── AmbiguousSession       (LookupError)      several users own this session id, and none was named
     ├── Conflict               (RuntimeError)     somebody else wrote first
     ├── StorageError           (OSError)          the place where bytes rest refused
@@ -119,6 +120,17 @@ class SessionExists(PraisonError, ValueError):
         super().__init__(f"session {session_id!r} of user {user_id!r} exists already")
         self.session_id = session_id
         self.user_id = user_id
+
+
+class PointNotFound(PraisonError, LookupError):
+    """A text that names no point of a session, or several: then `candidates` are the ids of those snapshots."""
+
+    def __init__(self, session_id: str, ref: str, candidates: tuple[str, ...] = ()) -> None:
+        what = f"{ref!r} names {len(candidates)} snapshots" if candidates else f"nothing is called {ref!r}"
+        super().__init__(f"in session {session_id!r} {what}")
+        self.session_id = session_id
+        self.ref = ref
+        self.candidates = candidates
 
 
 class AmbiguousSession(PraisonError, LookupError):

@@ -23,7 +23,6 @@ def contents(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
 # ---- Hierarchical Sessions (Forking & Snapshots) ----
 
 
-@later("HierarchicalSessionStore")
 @covers("advanced-topics/hierarchical-sessions-forking-snapshots/python-1")
 def test_a_fork_and_a_reverted_session_hold_the_safe_point(disk: Disk) -> None:
     names = run_block(HIERARCHY)
@@ -37,7 +36,6 @@ def test_a_fork_and_a_reverted_session_hold_the_safe_point(disk: Disk) -> None:
     assert contents(store.get_chat_history(fork)) == [*safe, ("user", "And Rust?")]
 
 
-@later("HierarchicalSessionStore")
 @covers("advanced-topics/hierarchical-sessions-forking-snapshots/python-1")
 def test_reverting_takes_risky_changes_back_and_only_those() -> None:
     names = run_block(HIERARCHY, until="# Revert if needed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import OrderedDict
 from decimal import Decimal
 from typing import Any
 
@@ -174,6 +175,8 @@ def test_what_is_no_message_is_an_error(line: bytes) -> None:
         ({"role": 5}, "role cannot be int"),
         ({"content": b"x"}, "content cannot be bytes"),
         ({"timestamp": True}, "timestamp cannot be bool"),
+        ({"extra": OrderedDict()}, "extra cannot be OrderedDict"),
+        ({"metadata": OrderedDict()}, "metadata holds a OrderedDict"),
         ({"timestamp": float("nan")}, "timestamp is nan"),
         ({"metadata": {"a": [{"b": float("inf")}]}}, r"metadata\.a\[\]\.b is inf"),
         ({"metadata": {"a": {5: 1}}}, r"metadata\.a has a key that is not text but int"),

@@ -15,6 +15,8 @@ import pytest
 
 from praisonaiagents.errors import (
     ConfigError,
+    Conflict,
+    MessageIdConflict,
     NewerFormat,
     NotASessionFile,
     SessionDamage,
@@ -350,6 +352,48 @@ def test_a_damaged_row_hides_no_other(engine: SqliteEngine, path: Path, body: st
     assert engine.delete(OTHER)
     assert engine.delete(KEY)
     assert _run(path, "SELECT count(*) FROM message") == [(0,)]
+
+
+def test_a_row_without_a_body_hides_no_other(engine: SqliteEngine, path: Path) -> None:
+    _say(engine, 3)
+    text = "UPDATE sqlite_master SET sql = replace(sql, 'body   TEXT NOT NULL', 'body TEXT') WHERE name = 'message'"
+    _run(
+        path,
+        "PRAGMA writable_schema = ON",
+        text,
+        "PRAGMA writable_schema = RESET",
+        "UPDATE message SET body = NULL WHERE id = 'id1'",
+    )
+    with pytest.warns(SessionDamage, match="1 messages"):
+        assert _said(engine) == ["m0", "m2"]
+
+
+def test_a_damaged_page_stops_nobody_who_gives_ids(engine: SqliteEngine, path: Path) -> None:
+    engine.open_session(Record(*KEY))
+    engine.append(KEY, [Message("user", f"{number} {'x' * 300}") for number in range(200)])
+    kept = engine.append(KEY, [Message("user", "kept", id="kept")]).length
+    engine.close()
+    pages = "SELECT pageno FROM dbstat WHERE name = 'message' AND pagetype = 'leaf' ORDER BY pageno"
+    found = [page for (page,) in _run(path, "PRAGMA wal_checkpoint(TRUNCATE)", pages)]
+    with open(path, "r+b") as file:
+        file.seek((found[len(found) // 2] - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    assert engine.append(KEY, [Message("user", "kept", id="kept")]).length == kept
+    assert engine.append(KEY, [Message("user", "new", id="new"), Message("user", "kept", id="kept")]).length == kept + 1
+    assert engine.append(KEY, [Message("user", "new", id="new")]).length == kept + 1
+    with pytest.raises(MessageIdConflict):
+        engine.append(KEY, [Message("user", "other", id="kept")])
+    with pytest.raises(Conflict):
+        engine.append(KEY, [Message("user", "third", id="third")], expected_length=1)
+    with pytest.warns(SessionDamage):
+        assert _said(engine)[-2:] == ["kept", "new"]
+
+
+def test_what_was_learnt_of_ids_outlasts_a_refusal(engine: SqliteEngine, path: Path) -> None:
+    _say(engine, 5)
+    with pytest.raises(Conflict):
+        engine.append(KEY, [Message("user", "new", id="new")], expected_length=1)
+    assert _run(path, "SELECT max(identified) FROM log") == [(5,)]
 
 
 def test_a_row_that_is_missing_hides_no_other(engine: SqliteEngine, path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -19,8 +20,10 @@ import pytest
 from praisonaiagents.errors import Conflict, LockTimeout, MessageIdConflict, SessionNotFound, StorageError, StorageFull
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Record
+from praisonaiagents.storage import sqlitetransaction
 from praisonaiagents.storage.engine import Appended
 from praisonaiagents.storage.sqlite import SqliteEngine
+from praisonaiagents.storage.sqlitetransaction import Writer
 
 KEY = Key("alice", "s")
 THREADS = 8
@@ -249,3 +252,73 @@ def test_many_threads_append_and_change_at_the_same_time(engine: SqliteEngine) -
     for thread, mine in enumerate(lengths):
         assert [texts[length - 1] for length in mine] == [f"{thread}/{number}" for number in range(len(mine))]
     assert engine.open_session(Record(*KEY)).revision == 80
+
+
+def test_who_was_not_woken_looks_again_by_itself(engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who should wake it may have been interrupted."""
+    monkeypatch.setattr(sqlitetransaction._Task, "wake", lambda task: None)
+    futures = together(engine, [say(engine, str(number)) for number in range(THREADS)])
+    assert sorted(future.result().length for future in futures) == list(range(1, THREADS + 1))
+
+
+def test_work_that_an_interrupted_thread_had_taken_is_done(
+    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, real = engine._file.writing(), Writer._take
+
+    def take_and_stop(self: Writer, tasks: list[Any]) -> None:
+        monkeypatch.setattr(Writer, "_take", real)
+        self._tasks.popleft()
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        writer._lock.acquire()
+        futures = [pool.submit(say(engine, str(number))) for number in range(THREADS)]
+        while len(writer._tasks) < THREADS:
+            threading.Event().wait(0.001)
+        monkeypatch.setattr(Writer, "_take", take_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            writer._release()
+        assert sorted(future.result().length for future in futures) == list(range(1, THREADS + 1))
+    assert len(said(engine)) == THREADS
+
+
+@pytest.mark.parametrize("way", ["write", "read"])
+def test_an_interrupt_right_after_a_transaction_has_begun_leaves_none_behind(tmp_path: Path, way: str) -> None:
+    """As when Ctrl-C is pressed while another process holds the file."""
+    with closing(SqliteEngine(tmp_path / "s.db")) as engine:
+        engine.open_session(Record(*KEY))
+        engine.read(KEY)
+        db = engine._file.writing()._block._db if way == "write" else engine._file._readers._idle[-1]
+        assert db is not None
+        real = db.quick
+
+        def interrupted(statement: str, *values: Any) -> Any:
+            db.quick = real
+            real(statement, *values)
+            raise KeyboardInterrupt
+
+        db.quick = interrupted  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            say(engine, "lost")() if way == "write" else engine.read(KEY)
+        assert not db.in_transaction
+        assert say(engine, "after")().length == 1
+        assert said(engine) == ["after"]
+
+
+def test_who_hears_of_damage_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(SqliteEngine(tmp_path / "s.db", lock_timeout_s=0.5)) as engine:
+        engine.open_session(Record("alice", "notes"))
+        log = engine.open_session(Record(*KEY)).log
+        with closing(sqlite3.connect(tmp_path / "s.db", isolation_level=None)) as db:
+            db.execute(f"INSERT INTO message (log, number, id, body) VALUES ({log}, 0, 'foreign', 'x')")
+        noted: list[int] = []
+
+        def note(*args: Any, **kwargs: Any) -> None:
+            noted.append(engine.append(Key("alice", "notes"), [Message("user", "damage")]).length)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            monkeypatch.setattr(warnings, "showwarning", note)
+            assert say(engine, "1")().length == 1
+        assert noted == [1]

@@ -166,10 +166,10 @@ def decode_or_none(line: bytes | None) -> Message | None:
         return None
 
 
-def decode_all(lines: Sequence[bytes]) -> list[Message | None]:
+def decode_all(lines: Sequence[bytes | None]) -> list[Message | None]:
     """`decode_or_none` of each."""
     try:
-        found = [_decoder.decode(line) for line in lines]
+        found = [_decoder.decode(line or b"") for line in lines]
     except ValueError:
         pass
     else:
@@ -204,7 +204,7 @@ def check(message: Message) -> None:
         check_json(message.timestamp, "timestamp")
         if type(message.timestamp) is int:
             raise InvalidMessage("timestamp is a whole number too large to be a time in seconds")
-    if message.extra != {}:
+    if message.extra or type(message.extra) is not dict:
         _check_extra(message)
 
 

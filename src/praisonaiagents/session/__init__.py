@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from praisonaiagents.model.message import Message as SessionMessage
     from praisonaiagents.session.aio import AsyncSessionStore as AsyncSessionStore
     from praisonaiagents.session.data import SessionData as SessionData
+    from praisonaiagents.session.hierarchy import HierarchicalSessionStore as HierarchicalSessionStore
+    from praisonaiagents.session.hierarchy import get_hierarchical_session_store as get_hierarchical_session_store
     from praisonaiagents.session.hits import SessionHit as SessionHit
     from praisonaiagents.session.places import get_default_session_store as get_default_session_store
     from praisonaiagents.session.places import open_store as open_store
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "AsyncSessionStore": ("praisonaiagents.session.aio", "AsyncSessionStore"),
     "DefaultSessionStore": ("praisonaiagents.session.store", "DefaultSessionStore"),
+    "HierarchicalSessionStore": ("praisonaiagents.session.hierarchy", "HierarchicalSessionStore"),
     "SessionData": ("praisonaiagents.session.data", "SessionData"),
     "SessionHit": ("praisonaiagents.session.hits", "SessionHit"),
     "SessionMessage": ("praisonaiagents.model.message", "Message"),
     "SessionStore": ("praisonaiagents.session.store", "SessionStore"),
     "get_default_session_store": ("praisonaiagents.session.places", "get_default_session_store"),
+    "get_hierarchical_session_store": ("praisonaiagents.session.hierarchy", "get_hierarchical_session_store"),
     "open_store": ("praisonaiagents.session.places", "open_store"),
     "retry_on_conflict": ("praisonaiagents.session.retry", "retry_on_conflict"),
 }
@@ -31,11 +35,13 @@ _HOMES = {
 __all__ = [
     "AsyncSessionStore",
     "DefaultSessionStore",
+    "HierarchicalSessionStore",
     "SessionData",
     "SessionHit",
     "SessionMessage",
     "SessionStore",
     "get_default_session_store",
+    "get_hierarchical_session_store",
     "open_store",
     "retry_on_conflict",
 ]

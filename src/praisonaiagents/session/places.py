@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from praisonaiagents.errors import ConfigError
 from praisonaiagents.paths import get_sessions_dir
@@ -40,18 +41,22 @@ def open_store(
 
     Nothing is opened before the first call. Raises `UnknownEngine`, `ConfigError`, `MissingDependency`.
     """
-    url = url or default_place()
+    engine, give_back = borrow(url or default_place(), lock_timeout)
+    try:
+        return SessionStore(engine, max_messages=max_messages, retention=retention, on_close=give_back)
+    except ConfigError:
+        give_back()
+        raise
+
+
+def borrow(url: str, lock_timeout: float | None = None) -> tuple[Engine, Callable[[], object]]:
+    """The engine of a place, and what gives it back, to be called once."""
     options = {} if lock_timeout is None or scheme_of(url) not in _LOCKING else {"lock_timeout_s": lock_timeout}
     if url in _PRIVATE:
         engine = open_engine(url, **options)
-        return SessionStore(engine, max_messages=max_messages, retention=retention, on_close=engine.close)
+        return engine, engine.close
     place: _Place = (url, os.getcwd(), *sorted(options.items()))
-    shared = _borrow(place, url, options)
-    try:
-        return SessionStore(shared, max_messages=max_messages, retention=retention, on_close=partial(_give_back, place))
-    except ConfigError:
-        _give_back(place)
-        raise
+    return _borrow(place, url, options), partial(_give_back, place)
 
 
 def default_place() -> str:
@@ -80,7 +85,25 @@ def _give_back(place: _Place) -> None:
     engine.close()
 
 
-_default: tuple[tuple[Any, ...], SessionStore] | None = None
+class Defaults(NamedTuple):
+    """What the environment says of the default place."""
+
+    url: str | None
+    sessions_dir: str
+    retention: str | None
+    max_messages: int | None
+
+
+def defaults() -> Defaults:
+    """What the environment says now. Raises `ConfigError` for a value that makes no sense."""
+    bound = os.environ.get("PRAISONAI_SESSION_ACTIVE_WINDOW") or None
+    if bound is not None and not bound.isdecimal():
+        raise ConfigError(f"PRAISONAI_SESSION_ACTIVE_WINDOW is a number of messages, not {bound!r}")
+    retention = os.environ.get("PRAISONAI_SESSION_RETENTION") or None
+    return Defaults(os.environ.get("PRAISONAI_DB_URL"), get_sessions_dir(), retention, int(bound) if bound else None)
+
+
+_default: tuple[Defaults, SessionStore] | None = None
 
 
 def get_default_session_store() -> SessionStore:
@@ -90,15 +113,11 @@ def get_default_session_store() -> SessionStore:
     messages) are read each time; where they changed, there is a new store. Raises `ConfigError` for values that make no sense.
     """
     global _default
-    retention = os.environ.get("PRAISONAI_SESSION_RETENTION") or None
-    bound = os.environ.get("PRAISONAI_SESSION_ACTIVE_WINDOW") or None
-    settings = (os.environ.get("PRAISONAI_DB_URL"), get_sessions_dir(), retention, bound)
+    settings = defaults()
     if _default is None or _default[0] != settings:
-        if bound is not None and not bound.isdecimal():
-            raise ConfigError(f"PRAISONAI_SESSION_ACTIVE_WINDOW is a number of messages, not {bound!r}")
-        max_messages = int(bound) if bound else None
-        if settings[0]:
-            store = open_store(settings[0], retention=retention, max_messages=max_messages)
+        url, _, retention, max_messages = settings
+        if url:
+            store = open_store(url, retention=retention, max_messages=max_messages)
         else:
             store = DefaultSessionStore(retention=retention, max_messages=max_messages)
         _default = settings, store

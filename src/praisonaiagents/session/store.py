@@ -50,7 +50,7 @@ from praisonaiagents.storage.jsonfile import JsonFileEngine
 RETENTIONS = ("keep_all", "truncate", "archive", "compact")
 T = TypeVar("T")
 _PAGE = 200
-_CHECKPOINT = "last_compaction"
+CHECKPOINT = "last_compaction"  # in `Record.extra`: the summary that stands for what was said before it
 
 
 class SessionStore:
@@ -160,7 +160,7 @@ class SessionStore:
         now = time.time()
         new = [Message.from_dict({"timestamp": now, **values}) for values in messages]
         key = _own_key(session_id, user_id)
-        self._change(key, lambda record: {"extra": _without_checkpoint(record)} if _CHECKPOINT in record.extra else {})
+        self._change(key, lambda record: {"extra": _without_checkpoint(record)} if CHECKPOINT in record.extra else {})
         self.engine.replace(key, new)
         return True
 
@@ -204,7 +204,7 @@ class SessionStore:
         """What a model would be sent: the summary of the last compaction checkpoint, then what came after it."""
         key = self._key(session_id, user_id)
         record = self.engine.get(key)
-        checkpoint = record.extra.get(_CHECKPOINT) if record else None
+        checkpoint = record.extra.get(CHECKPOINT) if record else None
         if record is None or not isinstance(checkpoint, dict):
             return self.get_chat_history(session_id, max_messages, user_id=key.user_id)
         number = checkpoint.get("message_number", record.start + int(checkpoint.get("message_index", 0)))
@@ -290,7 +290,7 @@ class SessionStore:
 
         def add(record: Record) -> dict[str, Any]:
             place = {"message_index": record.message_count, "message_number": record.length, "timestamp": time.time()}
-            return {"extra": record.extra | {_CHECKPOINT: checkpoint | place | {"metadata": metadata or {}}}}
+            return {"extra": record.extra | {CHECKPOINT: checkpoint | place | {"metadata": metadata or {}}}}
 
         self._change(_own_key(session_id, user_id), add)
         return True
@@ -518,16 +518,15 @@ class DefaultSessionStore(SessionStore):
 
 
 def _own_key(session_id: str, user_id: str | None) -> Key:
-    try:
+    if type(session_id) is str and (user_id is None or type(user_id) is str):
         return _checked_key(session_id, user_id)
-    except TypeError:  # what cannot be looked up is no text either
-        return Key(check_user_id(user_id), check_session_id(session_id))
+    return Key(check_user_id(user_id), check_session_id(session_id))
 
 
-@lru_cache(maxsize=1024, typed=True)
+@lru_cache(maxsize=1024)  # checking takes as long as storing in memory
 def _checked_key(session_id: str, user_id: str | None) -> Key:
     return Key(check_user_id(user_id), check_session_id(session_id))
 
 
 def _without_checkpoint(record: Record) -> dict[str, Any]:
-    return {name: value for name, value in record.extra.items() if name != _CHECKPOINT}
+    return {name: value for name, value in record.extra.items() if name != CHECKPOINT}

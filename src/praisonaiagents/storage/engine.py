@@ -127,7 +127,7 @@ class Engine(Protocol):
         """
         ...
 
-    def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
+    def read(self, key: Key, start: int | None = None, stop: int | None = None, *, at: Pin | None = None) -> Slice:
         """Messages number `start` up to, not including, `stop`.
 
         `start` None means the first visible message; a negative start counts from the end and stops at the first visible
@@ -135,6 +135,9 @@ class Engine(Protocol):
         left out, and no message has a negative number; archived ones that `drop` freed are outside, also where a pin or a
         fork still has them. A session that is not there has no messages. The cost depends on
         the messages returned and those after them, not on those before.
+
+        at: read this history instead, whose messages are all visible, and nothing before them is there. It must be held by
+        the session as in `update`; raises `InvalidMessage` if it is not. The cost may depend on everything that is held.
         """
         ...
 
@@ -274,16 +277,16 @@ def _timeless(line: bytes) -> Message:
     return msgspec.structs.replace(decode(line), timestamp=0.0)
 
 
-def clip(record: Record, first_kept: int, start: int | None, stop: int | None) -> tuple[int, int]:
+def clip(shown: Record | Pin, first_kept: int, start: int | None, stop: int | None) -> tuple[int, int]:
     """The bounds of `Engine.read` as message numbers, with `first_kept` the oldest message that is still there.
 
     Both lie in the history, the second never before the first.
     """
     if start is None:
-        first = record.start
+        first = shown.start
     elif start < 0:
-        first = max(record.start, record.length + start)
+        first = max(shown.start, shown.length + start)
     else:
-        first = min(max(first_kept, start), record.length)
-    last = record.length if stop is None else min(stop, record.length)
+        first = min(max(first_kept, start), shown.length)
+    last = shown.length if stop is None else min(stop, shown.length)
     return first, max(first, last)

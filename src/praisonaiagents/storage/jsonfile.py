@@ -50,7 +50,7 @@ from praisonaiagents.model.ids import DEFAULT_USER, file_stem, id_of_stem, refer
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, encode
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.storage import jsonlayout as layout
-from praisonaiagents.storage.engine import Appended, Batch, Found, Page, Slice, batch
+from praisonaiagents.storage.engine import Appended, Batch, Found, Page, Slice, batch, clip
 from praisonaiagents.storage.filelock import (
     Deadline,
     Opened,
@@ -172,7 +172,9 @@ class JsonFileEngine:
                 self._add_lines(file, footer, new)
             return Appended(file.head.start if file.head else 0, length + len(new), given.ids)
 
-    def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
+    def read(self, key: Key, start: int | None = None, stop: int | None = None, *, at: Pin | None = None) -> Slice:
+        if at is not None:
+            return self._read_at(key, at, start, stop)
         with self._reading(key) as file:
             if file is None:
                 return Slice(0, [])
@@ -388,6 +390,15 @@ class JsonFileEngine:
             opened.close()
 
     # Reading
+
+    def _read_at(self, key: Key, at: Pin, start: int | None, stop: int | None) -> Slice:
+        loaded = self._whole(key)
+        if loaded is None:
+            return Slice(0, [])
+        at = loaded.now(at)
+        check_reachable(loaded.record, at, oldest=loaded.first)
+        first, last = clip(at, at.start, start, stop)
+        return Slice(first, loaded.history(Pin(at.log, first, last)))
 
     def _whole(self, key: Key) -> Loaded | None:
         """The whole file; None if there is none."""

@@ -123,13 +123,16 @@ class MemoryEngine:
                 self._add(session, new)
             return Appended(session.record.start, session.record.length, given.ids)
 
-    def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
+    def read(self, key: Key, start: int | None = None, stop: int | None = None, *, at: Pin | None = None) -> Slice:
         with self._lock:
             session = self._sessions.get(key)
             if session is None:
                 return Slice(0, [])
-            first, last = clip(session.record, session.first, start, stop)
-            lines = [session.head[number] for number in range(first, last)]
+            log, (first, last) = session.head, clip(session.record, session.first, start, stop)
+            if at is not None:
+                check_reachable(session.record, at, oldest=session.first)
+                log, (first, last) = session.logs[at.log], clip(at, at.start, start, stop)
+            lines = [log[number] for number in range(first, last)]
         return Slice(first, [decode(line) for line in lines])
 
     def update(self, key: Key, patch: Mapping[str, Any], *, expected_revision: int | None = None) -> Record:

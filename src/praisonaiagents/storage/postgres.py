@@ -44,7 +44,7 @@ from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode, de
 from praisonaiagents.model.points import Segment
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.model.search import Query, tokens
-from praisonaiagents.storage.engine import Appended, Batch, Found, Hit, Page, Slice, batch, same
+from praisonaiagents.storage.engine import Appended, Batch, Found, Hit, Page, Slice, batch, clip, same
 from praisonaiagents.storage.postgreschange import CHANGE, FIND, Change, History, make, name, stored
 from praisonaiagents.storage.postgresserver import PostgresServer, Rows, settings_of
 from praisonaiagents.storage.registry import masked
@@ -55,6 +55,17 @@ if TYPE_CHECKING:
 _APPEND = "select {schema}.append(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _APPEND_ONE = "select {schema}.append_one(%s, %s, %s, %s, %s, %s, %s)"
 _READ = "select * from {schema}.read(%s, %s, %s, %s)"
+_READ_AT = """
+with recursive part (base, low, high, log) as (
+    select l.base, coalesce(l.base_length, 0), %s::bigint, l.id from {schema}.log l where l.id = %s
+    union all
+    select l.base, coalesce(l.base_length, 0), least(part.high, part.low), l.id
+    from part join {schema}.log l on l.id = part.base where part.low > %s
+)
+select m.number, m.line from part cross join lateral (
+    select m.number, m.line from {schema}.message m
+    where m.log = part.log and m.number >= greatest(part.low, %s) and m.number < part.high order by m.number
+) m order by m.number"""
 _SEARCH = "select * from {schema}.search(%s, %s, %s)"
 _LIST = "select * from {schema}.list_sessions(%s, %s, %s)"
 _OWNERS = "select user_id from {schema}.session where session_id = %s"
@@ -125,7 +136,9 @@ class PostgresEngine:
             raise Conflict("length of the history", expected_length, length)
         return Appended(start, length, given.ids)
 
-    def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
+    def read(self, key: Key, start: int | None = None, stop: int | None = None, *, at: Pin | None = None) -> Slice:
+        if at is not None:
+            return self._read_at(key, at, start, stop)
         rows = self._read(_READ, (name(key.user_id), name(key.session_id), _near(start), _near(stop)))
         rows.sort(key=itemgetter(0))
         if not rows or rows[0][1] is None:
@@ -161,7 +174,7 @@ class PostgresEngine:
     def search(self, user_id: str | None, query: Query, *, limit: int = 10) -> Found:
         if not query or limit < 1:
             return Found([])
-        mark = [] if user_id is None else [_lexeme(_mark(user_id))]
+        mark = [] if user_id is None else [_lexeme(_mark(str.__str__(user_id)))]
         terms = [*mark, *map(_lexeme, query.words), *(f"{_lexeme(word)}:*" for word in query.beginnings)]
         user = None if user_id is None else name(user_id)
         rows = self._read(_SEARCH, (user, " & ".join(terms), _near(limit)))
@@ -266,6 +279,16 @@ class PostgresEngine:
     def _read(self, query: str, values: tuple[Any, ...]) -> Rows:
         return self._server.call(lambda connection: self._server.rows(connection, query, values), repeat="read")
 
+    def _read_at(self, key: Key, at: Pin, start: int | None, stop: int | None) -> Slice:
+        first, last = clip(at, at.start, start, stop)
+        rows = self._read(_READ_AT, (last, int(at.log) if at.log.isdecimal() else -1, first, first)) if last > first else []
+        session = self._read(FIND, (name(key.user_id), name(key.session_id)))
+        if not session:
+            return Slice(0, [])
+        found = stored(session[0])  # afterwards: what was held until now was so when it was read
+        check_reachable(found.record, at, oldest=found.first)
+        return Slice(first, self._decoded(key.session_id, [line for _, line in rows]))
+
     def _decoded(self, session_id: str, lines: list[bytes]) -> list[Message]:
         messages = [message for message in decode_all(lines) if message]
         if lost := len(lines) - len(messages):
@@ -286,7 +309,7 @@ class _New(NamedTuple):
     @classmethod
     def of(cls, key: Key, messages: Sequence[Message], given: Batch) -> _New:
         texts = {id_: message.text() for id_, message in zip(given.ids, messages, strict=True)}
-        mark = _mark(key.user_id)
+        mark = _mark(str.__str__(key.user_id))
         return cls(
             key,
             [_key_of(id_) for id_ in given.lines],

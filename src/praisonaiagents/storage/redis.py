@@ -52,7 +52,7 @@ from praisonaiagents.errors import (
     StorageError,
 )
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode_all
-from praisonaiagents.model.record import Key, Pin, Record, check_record, patched
+from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.model.search import Query
 from praisonaiagents.storage.engine import Appended, Found, Page, Slice, batch, same
 from praisonaiagents.storage.redislink import (
@@ -192,10 +192,13 @@ class RedisEngine:
                     raise MessageIdConflict(message_id)
                 lines[message_id] = line  # equal content in other words: say it in these
 
-    def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
-        answer = self._read("read", key, "" if start is None else start, "" if stop is None else stop)
+    def read(self, key: Key, start: int | None = None, stop: int | None = None, *, at: Pin | None = None) -> Slice:
+        history = (at.log, at.start, at.length) if at else ()
+        answer = self._read("read", key, "" if start is None else start, "" if stop is None else stop, *history)
         if answer is None:
             return Slice(0, [])
+        if at is not None and (stored := self._get(key)):  # afterwards: what was held until now was so when it was read
+            check_reachable(stored.record, at, oldest=stored.first)
         first, *parts = answer
         lines = parts[0] if len(parts) == 1 else [line for part in reversed(parts) for line in part]
         return Slice(first, self._decoded(key, lines))
@@ -348,7 +351,7 @@ class RedisEngine:
     ) -> list[Any]:
         """The answers of a script and, if there is one, of WAIT."""
         found = script(name, is_cluster=self._target.is_cluster)
-        session, index, *space_and_id = _keys_of(self._names.prefix, *key)
+        session, index, *space_and_id = _keys_of(self._names.prefix, *map(str.__str__, key))
         names = (session, index, *keys)
         rest = (len(names), *names, *space_and_id, *arguments)
         link = self._linked()

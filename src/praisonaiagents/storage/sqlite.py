@@ -26,11 +26,13 @@ from praisonaiagents.errors import (
     Conflict,
     InvalidId,
     MessageIdConflict,
+    PraisonError,
     SessionExists,
     SessionNotFound,
+    StorageError,
     StorageFull,
 )
-from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode_all, decode_or_none
+from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode_all, decode_or_none, encode
 from praisonaiagents.model.points import Log, Segment, unreached
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.model.search import Query
@@ -125,26 +127,63 @@ class SqliteEngine:
     def append(self, key: Key, messages: Sequence[Message], *, expected_length: int | None = None) -> Appended:
         given = batch(messages, self._max_message_bytes)
 
-        def store(db: Connection) -> Appended:
+        def store(db: Connection) -> Appended | PraisonError:
             n, log, start, first, length, is_newest = _find(db, key)
-            new = _not_stored(db, log, first, length, given) if given.given else given.lines
+            try:
+                new = _not_stored(db, log, first, length, given) if given.given else given.lines
+            except MessageIdConflict as refusal:
+                return refusal  # raised later: what was learnt of ids is stored
             if new and expected_length is not None and expected_length != length:
-                raise Conflict("length of the history", expected_length, length)
+                return Conflict("length of the history", expected_length, length)
             if new:
                 _add(db, log, length, new)
                 length += len(new)
                 db.quick(_SQL["grow_newest" if is_newest else "grow"], (length, time.time(), n))
             return Appended(start, length, given.ids)
 
-        return self._file.writing().together(store)
+        try:
+            done = self._file.writing().together(store)
+        except StorageError as exc:
+            if not given.given or kind_of(exc.__cause__) != sqlite3.SQLITE_CORRUPT:
+                raise
+            return self._append_beside_damage(key, given, expected_length)
+        if isinstance(done, PraisonError):
+            raise done
+        return done
 
-    def read(self, key: Key, start: int | None = None, stop: int | None = None) -> Slice:
+    def _append_beside_damage(self, key: Key, given: Batch, expected_length: int | None) -> Appended:
+        """Append what may be stored already, where not all that is stored can be read.
+
+        SQLite writes nothing any more in a transaction that has met damage. So look first, and write if nothing came between.
+        """
+        while True:
+            with self._file.reading() as db:
+                _, log, start, first, length, _ = _find(db, key)
+                stored = {message.id: encode(message) for message in _read(db, log, first, length)}
+            new = {id_: line for id_, line in given.lines.items() if id_ not in stored}
+            for message_id in given.lines.keys() - new.keys():
+                if not same(stored[message_id], given.lines[message_id]):
+                    raise MessageIdConflict(message_id)
+            if new and expected_length is not None and expected_length != length:
+                raise Conflict("length of the history", expected_length, length)
+            with self._file.writing() as db:
+                n, now_log, start, _, now_length, _ = _find(db, key)
+                if (now_log, now_length) == (log, length):
+                    _add(db, log, length, new)
+                    db.execute(_SQL["grow"], (length + len(new), time.time(), n))
+                    return Appended(start, length + len(new), given.ids)
+
+    def read(self, key: Key, start: int | None = None, stop: int | None = None, *, at: Pin | None = None) -> Slice:
         with self._file.reading() as db:
             session = _find_or_none(db, key)
             if session is None:
                 return Slice(0, [])
             _, log, visible, oldest, length, _ = session
             first, last = clip(Record(*key, start=visible, length=length), oldest, start, stop)
+            if at is not None:
+                row = _existing(db, key)
+                check_reachable(row.record, at, oldest=row.first)
+                log, (first, last) = int(at.log), clip(at, at.start, start, stop)
             messages = _read(db, log, first, last)
             if lost := last - first - len(messages):
                 db.report(f"{lost} messages of session {key.session_id!r} could not be read", len(messages))
@@ -398,9 +437,7 @@ def _not_stored(db: Connection, log: int, first: int, length: int, given: Batch)
     """The lines of a batch that a session does not hold yet. Raises `MessageIdConflict`."""
     parts = _parts(db, log, first, length)
     for part in parts:
-        bounds = {"log": int(part.log), "stop": part.stop}
-        db.execute(_SQL["identify"], bounds)
-        db.execute(_SQL["identified"], bounds)
+        _identify(db, int(part.log), part.stop)
     new: dict[str, bytes] = {}
     for message_id, line in given.lines.items():
         stored = _stored(db, parts, message_id) if message_id in given.given else None
@@ -409,6 +446,14 @@ def _not_stored(db: Connection, log: int, first: int, length: int, given: Batch)
         elif not same(stored, line):
             raise MessageIdConflict(message_id)
     return new
+
+
+def _identify(db: Connection, log: int, stop: int) -> None:
+    """Bring the index of ids up to date with a log's messages before `stop`."""
+    start = db.execute(_SQL["log"], (log,)).fetchone()[2]
+    if start < stop:
+        db.execute(_SQL["identify"], (log, start, stop))
+        db.execute(_SQL["identified"], (stop, log))
 
 
 def _stored(db: Connection, parts: Iterable[Segment], message_id: str) -> bytes | None:
@@ -481,6 +526,7 @@ def _let_go(db: Connection, user_id: str, gone: Iterable[Segment]) -> int:
             base, first, _, _ = db.execute(_SQL["log"], (number,)).fetchone()
             if not shown:
                 db.execute(_SQL["delete_log"], (number,))
+                db.execute(_SQL["forget_log"], (number,))
             elif base is not None and not any(low < min(high, first) for low, high in shown):
                 db.execute(_SQL["detach"], (number,))
             if base is not None and start < first and not any(low <= start and first <= high for low, high in shown):
@@ -537,7 +583,7 @@ def _free(db: Connection, user_id: str, log: int, start: int, stop: int) -> int:
     if start < searchable:
         forget(db, user_id, log, start, min(stop, searchable))
     if start < identified:
-        db.execute(_SQL["forget_ids"], (log, start, stop))
+        db.execute(_SQL["forget_ids"], {"log": log, "start": start, "stop": stop})
     (freed,) = db.execute(_SQL["size"], (log, start, stop)).fetchone()
     db.execute(_SQL["free"], (log, start, stop))
     return int(freed)

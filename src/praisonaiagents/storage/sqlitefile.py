@@ -215,11 +215,13 @@ def _before_fork() -> None:
 
 
 def _after_fork(end: Callable[[SqliteFile], None], begin: Callable[[], None]) -> None:
-    for file in _paused:
-        end(file)
-    _paused.clear()
-    begin()
-    _forking.release()
+    try:
+        for file in _paused:
+            end(file)
+    finally:
+        _paused.clear()
+        begin()
+        _forking.release()
 
 
 os.register_at_fork(

@@ -34,6 +34,7 @@ LOOK_AGAIN_S = 0.025  # SQLite's own waiting sleeps longer and longer, and then 
 _LOOK_CLOSELY_S = 0.1
 _MOMENT_S = 0.00001
 _MOST_TOGETHER = 64
+_LOOK_UP_S = 0.1
 T = TypeVar("T")
 
 
@@ -69,13 +70,12 @@ class Block(AbstractContextManager[Connection]):
 
     BEGIN: ClassVar[str]
     END: ClassVar[str]
-    DEPTH: ClassVar[int]
-    """How many frames above is whoever called the engine."""
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
         self._db: Connection | None = None
         self._started = 0.0
+        self._damage: tuple[SessionDamage, ...] = ()
         self.is_stored = False
 
     def take(self) -> Connection:
@@ -109,6 +109,8 @@ class Block(AbstractContextManager[Connection]):
                 else:
                     return
         except BaseException:
+            if db.in_transaction:  # an interrupt came right afterwards
+                db.execute("ROLLBACK")
             self.give_back(db)
             raise
 
@@ -125,18 +127,21 @@ class Block(AbstractContextManager[Connection]):
                 db.execute("ROLLBACK")
             else:
                 self.is_stored = failure is None  # also if an interrupt came right afterwards
-            damage, db.damage = db.damage, ()
+            self._damage, db.damage = db.damage, ()
             self.give_back(db)
         if isinstance(failure, sqlite3.Error):
             raise self._file.translated(failure, self._started) from failure
-        for warning in damage:
-            warnings.warn(warning, stacklevel=self.DEPTH)
+
+    def damage(self) -> tuple[SessionDamage, ...]:
+        """What the last block found, once: to be told when others can go on, since who hears of it may write."""
+        found, self._damage = self._damage, ()
+        return found
 
 
 class Reading(Block):
     """One of the connections that read."""
 
-    BEGIN, END, DEPTH = "BEGIN", "ROLLBACK", 3  # after damage was met, a COMMIT fails
+    BEGIN, END = "BEGIN", "ROLLBACK"  # after damage was met, a COMMIT fails
 
     def __init__(self, file: SqliteFile, readers: Readers) -> None:
         super().__init__(file)
@@ -150,11 +155,15 @@ class Reading(Block):
     def give_back(self, db: Connection) -> None:
         self._readers.give_back(db)
 
+    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
+        super().__exit__(kind, failure, trace)
+        _tell(self.damage())
+
 
 class _Writing(Block):
     """The connection that writes. Whoever uses it holds the writer's lock."""
 
-    BEGIN, END, DEPTH = "BEGIN IMMEDIATE", "COMMIT", 4
+    BEGIN, END = "BEGIN IMMEDIATE", "COMMIT"
 
     def take(self) -> Connection:
         db = self._db
@@ -232,14 +241,18 @@ class Writer(AbstractContextManager[Connection]):
         try:
             return self._block.__enter__()
         except BaseException:
-            self._release()
+            self._let_go()
             raise
 
     def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
         try:
             self._block.__exit__(kind, failure, trace)
-        finally:
-            self._release()
+            damage = self._block.damage()
+        except BaseException:
+            self._let_go()
+            raise
+        self._release()
+        _tell(damage)
 
     def together(self, work: Callable[[Connection], T]) -> T:
         """What `work` returns, once it is stored. Other threads' work may be stored with it.
@@ -248,17 +261,25 @@ class Writer(AbstractContextManager[Connection]):
         """
         gate.pass_through(self._file.timeout_s)
         if self._is_shared or not self._lock.acquire(blocking=False):
-            return self._share(_Task(work))
+            task = _Task(work)
+            self._share(task)
+            _tell(task.damage)
+            return task.result()
         try:
             with self._block as db:
-                return work(db)
-        finally:
-            self._release()
+                value = work(db)
+            damage = self._block.damage()
+        except BaseException:
+            self._let_go()
+            raise
+        self._release()
+        _tell(damage)
+        return value
 
-    def _share(self, task: _Task[T]) -> T:
+    def _share(self, task: _Task[Any]) -> None:
         started = time.monotonic()
-        self._tasks.append(task)
         try:
+            self._tasks.append(task)
             while not task.is_done:
                 if self._lock.acquire(blocking=False):
                     self._lead(task)
@@ -268,25 +289,26 @@ class Writer(AbstractContextManager[Connection]):
         except BaseException:
             self._withdraw(task)
             raise
-        for warning in task.damage:
-            warnings.warn(warning, stacklevel=4)
-        return task.result()
 
     def _lead(self, own: _Task[Any]) -> None:
         """Do what waits, with the lock, which is given up."""
         try:
+            if not own.is_done and own not in self._tasks:
+                self._tasks.append(own)  # who had taken it was interrupted
             if self._is_shared:
                 time.sleep(_MOMENT_S)  # for those that are about to come
         finally:
             self._release(own)
 
     def _wait(self, task: _Task[Any], started: float) -> None:
-        """Until somebody has done the task, or it is its turn to lead. Raises `LockTimeout` if nobody has begun in time."""
+        """Until somebody has done the task, or it may be its turn to lead. Raises `LockTimeout` if nobody has begun in time.
+
+        Who should wake this thread may have been interrupted, so it looks again by itself, too.
+        """
         left_s = started + self._file.timeout_s - time.monotonic()
-        if not task.woken.acquire(timeout=max(0.0, left_s)):
-            if self._withdraw(task):
-                raise self._in_use(started)
-            task.woken.acquire()  # it is being done
+        is_awake = task.woken.acquire(timeout=min(left_s, _LOOK_UP_S) if left_s > 0 else _LOOK_UP_S)
+        if not is_awake and left_s <= _LOOK_UP_S and self._withdraw(task):
+            raise self._in_use(started)
 
     def _withdraw(self, task: _Task[Any]) -> bool:
         """True if nobody has begun the task, and nobody will."""
@@ -341,6 +363,12 @@ class Writer(AbstractContextManager[Connection]):
             if self._tasks:
                 self._wake_next()
 
+    def _let_go(self) -> None:
+        """Give up the lock at once, because this thread's own work failed: the next one that waits does what waits."""
+        self._lock.release()
+        if self._tasks:
+            self._wake_next()
+
     def _take(self, tasks: list[_Task[Any]]) -> None:
         with suppress(IndexError):
             while len(tasks) < _MOST_TOGETHER:
@@ -368,7 +396,7 @@ class Writer(AbstractContextManager[Connection]):
     def go_on(self) -> None:
         if self._is_paused:
             self._is_paused = False
-            self._release()
+            self._let_go()
 
     def begin_anew(self) -> None:
         """Forget the lock and the work of threads that are not in this process; and the connection, but for memory."""
@@ -440,7 +468,13 @@ class Gate:
 gate = Gate()
 
 
-def kind_of(exc: BaseException) -> int:
+def _tell(damage: tuple[SessionDamage, ...]) -> None:
+    """Warn of damage, as a warning of whoever called the engine."""
+    for warning in damage:
+        warnings.warn(warning, stacklevel=4)
+
+
+def kind_of(exc: BaseException | None) -> int:
     """SQLite's primary result code; 0 for what does not come from it."""
     return int(getattr(exc, "sqlite_errorcode", 0)) & 0xFF
 

@@ -1225,9 +1225,40 @@ class EngineContract:
         assert {name: (pin.start, pin.length) for name, pin in both.items()} == {"a": (2, 3), "b": (2, 3), "c": (2, 3)}
         with _refused(engine, InvalidMessage):
             engine.update(KEY, {"head": kept})
-        for wrong in ({"x": None}, {1: {}}, {"x": {"v": {1}}}, [], {"x": {"v": float("nan")}}):
+        unfit: list[Any] = [{"x": None}, {1: {}}, {"x": {"v": {1}}}, [], {"x": {"v": float("nan")}}]
+        for wrong in unfit:
             with _refused(engine, InvalidMessage):
                 engine.update(KEY, {"keep": wrong})
+
+    def test_any_history_that_is_held_can_be_read(self, engine: Engine) -> None:
+        _make(engine, count=4)
+        first = _record(engine).head
+        engine.update(KEY, {"start": 1, "pins": {"early": Pin(first.log, 1, 3)}})
+        engine.update(KEY, {"head": _record(engine).pins["early"], "keep": {"all": {}}})
+        engine.append(KEY, [Message("user", "other", id="other")])
+        engine.update(KEY, {"keep": {"middle": {}}, "head": _record(engine).pins["early"]})
+        record = _record(engine)
+        held = {name: [m.text() for m in engine.read(KEY, at=pin).messages] for name, pin in record.pins.items()}
+        assert held == {"early": ["m1", "m2"], "all": ["m0", "m1", "m2", "m3"], "middle": ["m1", "m2", "other"]}
+        middle = record.pins["middle"]
+        part = msgspec.structs.replace(middle, start=2, length=3)
+        for (start, stop), slice_ in {
+            (None, None): (1, ["m1", "m2", "other"]),
+            (2, None): (2, ["m2", "other"]),
+            (0, 2): (1, ["m1"]),
+            (-1, None): (3, ["other"]),
+            (9, None): (4, []),
+            (3, 2): (3, []),
+        }.items():
+            found = engine.read(KEY, start, stop, at=middle)
+            assert (found.first, [m.text() for m in found.messages]) == slice_
+        assert [m.text() for m in engine.read(KEY, at=part).messages] == ["m2"]
+        assert engine.read(KEY, at=record.head) == engine.read(KEY)
+        for wrong in (Pin("nowhere", 0, 1), Pin(record.log, 0, 9), msgspec.structs.replace(middle, start=0)):
+            with pytest.raises(InvalidMessage):
+                engine.read(KEY, at=wrong)
+        assert engine.read(OTHER_USER, at=middle).messages == []
+        assert _record(engine) == record
 
     def test_nothing_that_is_appended_meanwhile_is_lost_when_the_head_moves(self, engine: Engine) -> None:
         _make(engine, count=2)

@@ -1,8 +1,10 @@
--- ARGV: ns, session, start or '', stop or '', as in Engine.read.
+-- ARGV: ns, session, start or '', stop or '', as in Engine.read; then log, start and length of the history to read, or none
+-- of these for what the session shows.
 -- Returns nil for no such session, else the number of the first message, then lists of lines, newest list first.
 
 local head = call('HMGET', session, 'log', 'start', 'first', 'length')
 if not head[1] then return false end
+if ARGV[5] then head = {ARGV[5], ARGV[6], ARGV[6], ARGV[7]} end
 local log, first, length = head[1], tonumber(head[2]), tonumber(head[4])
 
 local start, stop = tonumber(ARGV[3]), tonumber(ARGV[4])

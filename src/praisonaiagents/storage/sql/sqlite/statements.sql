@@ -81,11 +81,10 @@ SELECT CAST(body AS BLOB) FROM message WHERE log = ? AND ? <= number AND number 
 SELECT log << 32 | number, CAST(body AS BLOB) FROM message WHERE log = ? AND ? <= number AND number < ? ORDER BY number LIMIT ?;
 
 -- name: identify
-INSERT INTO message_id SELECT log, id, number FROM message
-WHERE log = :log AND (SELECT identified FROM log WHERE n = :log) <= number AND number < :stop;
+INSERT OR IGNORE INTO message_id SELECT log, id, number FROM message WHERE log = ? AND ? <= number AND number < ?;
 
 -- name: identified
-UPDATE log SET identified = :stop WHERE n = :log AND identified < :stop;
+UPDATE log SET identified = ? WHERE n = ?;
 
 -- name: body_of_id
 SELECT CAST(body AS BLOB) FROM message_id JOIN message USING (log, number)
@@ -95,9 +94,13 @@ WHERE log = ? AND message_id.id = ? AND ? <= number AND number < ? ORDER BY numb
 SELECT coalesce(sum(length(body)), 0) FROM message WHERE log = ? AND ? <= number AND number < ?;
 
 -- name: forget_ids
-DELETE FROM message_id WHERE (log, id, number) IN (
-    SELECT log, id, number FROM message WHERE log = ? AND ? <= number AND number < ?
+-- By id, since there may be many more of them in the log. Ids of rows that are damaged stay, and lead nowhere.
+DELETE FROM message_id WHERE log = :log AND :start <= number AND number < :stop AND id IN (
+    SELECT id FROM message WHERE log = :log AND :start <= number AND number < :stop
 );
+
+-- name: forget_log
+DELETE FROM message_id WHERE log = ?;
 
 -- name: free
 DELETE FROM message WHERE log = ? AND ? <= number AND number < ?;
