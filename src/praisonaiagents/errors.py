@@ -13,6 +13,7 @@
     ├── SessionNotFound        (LookupError)      no such session
     ├── SessionExists          (ValueError)       a session that had to be new is there already
     ├── PointNotFound          (LookupError)      no such snapshot, earlier head or message of a session
+    ├── MergeRefused           (ValueError)       nothing to merge, or it would tear a tool call from its result
     ├── AmbiguousSession       (LookupError)      several users own this session id, and none was named
     ├── Conflict               (RuntimeError)     somebody else wrote first
     ├── StorageError           (OSError)          the place where bytes rest refused
@@ -131,6 +132,10 @@ class PointNotFound(PraisonError, LookupError):
         self.session_id = session_id
         self.ref = ref
         self.candidates = candidates
+
+
+class MergeRefused(PraisonError, ValueError):
+    """One session was not merged into another: there is nothing to merge, or a tool call would lose its result."""
 
 
 class AmbiguousSession(PraisonError, LookupError):

@@ -31,6 +31,8 @@ EXAMPLES: list[tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]] = [
     (errors.MissingDependency, ("what", "redis"), {"extra": "redis"}),
     (errors.SessionNotFound, ("s", "u", ("t",)), {"session_id": "s", "user_id": "u", "similar": ("t",)}),
     (errors.SessionExists, ("s", "u"), {"session_id": "s", "user_id": "u"}),
+    (errors.PointNotFound, ("s", "x", ("a", "b")), {"session_id": "s", "ref": "x", "candidates": ("a", "b")}),
+    (errors.MergeRefused, ("text",), {}),
     (errors.AmbiguousSession, ("s", ("u", "v")), {"session_id": "s", "owners": ("u", "v")}),
     (errors.Conflict, ("length", 1, 2), {"expected": 1, "found": 2}),
     (errors.StorageError, ("text", "/p"), {"path": "/p"}),
