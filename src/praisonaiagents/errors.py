@@ -127,7 +127,8 @@ class PointNotFound(PraisonError, LookupError):
     """A text that names no point of a session, or several: then `candidates` are the ids of those snapshots."""
 
     def __init__(self, session_id: str, ref: str, candidates: tuple[str, ...] = ()) -> None:
-        what = f"{ref!r} names {len(candidates)} snapshots" if candidates else f"nothing is called {ref!r}"
+        several = f"{ref!r} names {len(candidates)} snapshots: {', '.join(candidates)}"
+        what = several if candidates else f"nothing is called {ref!r}"
         super().__init__(f"in session {session_id!r} {what}")
         self.session_id = session_id
         self.ref = ref
