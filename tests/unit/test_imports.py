@@ -54,11 +54,13 @@ def test_the_public_names_are_the_documented_ones() -> None:
     assert session.__all__ == [
         "AsyncSessionStore",
         "DefaultSessionStore",
+        "HierarchicalSessionStore",
         "SessionData",
         "SessionHit",
         "SessionMessage",
         "SessionStore",
         "get_default_session_store",
+        "get_hierarchical_session_store",
         "open_store",
         "retry_on_conflict",
     ]

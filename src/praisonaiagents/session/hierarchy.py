@@ -400,7 +400,7 @@ class HierarchicalSessionStore(SessionStore):
                 return {}
             head, info = _shown(pin), {"replaced_at": time.time(), "why": why} | _checkpoint(record)
             patch: dict[str, Any] = {"head": Pin(*_view(head)), "keep": {f"{_HEAD}{_next_number(record)}": info}}
-            if why == "undo":
+            if why == "undo" and head is pin:  # else it also holds an archive
                 patch["pins"] = {name: held for name, held in record.pins.items() if held is not pin}
             beside = _without(record.extra, CHECKPOINT) | (_checkpoint_in(pin.info) or _checkpoint(record, head))
             return patch | ({"extra": beside} if beside != record.extra else {})
@@ -510,7 +510,8 @@ def _message(record: Record, index: int) -> Pin:
 def _shown(pin: Pin) -> Pin:
     """What was visible of a history that was kept with its archive."""
     start = pin.info.get("start")
-    return msgspec.structs.replace(pin, start=start) if type(start) is int and pin.start <= start <= pin.length else pin
+    is_archived = type(start) is int and pin.start < start <= pin.length
+    return msgspec.structs.replace(pin, start=start) if is_archived else pin
 
 
 def _view(pin: Pin) -> tuple[str, int, int]:
