@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -322,6 +322,18 @@ class HierarchicalSessionStore(SessionStore):
     def set_title(self, session_id: str, title: str, *, user_id: str | None = None) -> bool:
         """`rename_session` by its other name."""
         return self.rename_session(session_id, title, user_id=user_id)
+
+    async def auto_title(
+        self, session_id: str, ask: Callable[[str], Awaitable[str]] | None = None, *, user_id: str | None = None
+    ) -> bool:
+        """Give the session a title if it has none and at least one turn of it was answered. True if it was given one.
+
+        ask: asks a model, such as `Agent(...).achat`; without it, where it fails, takes longer than 10 s or answers with more
+        than a title, the title is the user's first words.
+        """
+        from praisonaiagents.session.titles import auto_title
+
+        return await auto_title(self, session_id, ask, user_id=user_id)
 
     def get_extended_session(self, session_id: str, *, user_id: str | None = None) -> ExtendedSessionData:
         """The session as a value, with its relations. One that does not exist is empty, and is not made."""
