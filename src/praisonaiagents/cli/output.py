@@ -167,21 +167,21 @@ def _cell(column: int, text: str) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    room = max(_terminal_width() - sum(widths[1:]) - len(_GAP) * (len(widths) - 1), _width(rows[0][0]))
-    widths[0] = max(width for width in (_width(row[0]) for row in rows) if width <= room)
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
+    room = max(terminal_width() - sum(widths[1:]) - len(_GAP) * (len(widths) - 1), width_of(rows[0][0]))
+    widths[0] = max(width for width in (width_of(row[0]) for row in rows) if width <= room)
     for first, *rest in rows:
         cells = [_padded(text, width, name) for text, width, name in zip(rest, widths[1:], rows[0][1:], strict=True)]
-        start = _padded(first, widths[0]) if _width(first) <= room else f"{first}\n{' ' * widths[0]}"
+        start = _padded(first, widths[0]) if width_of(first) <= room else f"{first}\n{' ' * widths[0]}"
         yield _GAP.join([start, *cells]).rstrip()
 
 
 def _padded(text: str, width: int, column: str = "") -> str:
-    space = " " * (width - _width(text))
+    space = " " * (width - width_of(text))
     return space + text if column == _NUMBER else text + space
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     """How many columns of a terminal a text takes."""
     if text.isascii():
         return len(text)
@@ -191,7 +191,7 @@ def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown)
 
 
-def _terminal_width() -> int:
+def terminal_width() -> int:
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except OSError:
