@@ -1,6 +1,13 @@
-"""A group of commands that helps: named alone it prints its help, and for an unknown command it proposes a near one."""
+"""A group of commands that helps: named alone it prints its help, and for an unknown command it proposes a near one.
+
+Commands may lie in modules that are imported when the command is called, so that a call costs only what it needs.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 import click
 
@@ -8,10 +15,24 @@ from praisonaiagents.cli.output import wants_json
 
 
 class Group(click.Group):
-    """A group of commands that knows what was meant, and lists them in the order they are written in."""
+    """A group of commands that knows what was meant, and lists them in the order they are written in.
+
+    elsewhere: more commands by name, as "module:attribute".
+    """
+
+    def __init__(self, *args: Any, elsewhere: Mapping[str, str] | None = None, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._elsewhere = elsewhere or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return [*self.commands, *self._elsewhere]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._elsewhere:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = self._elsewhere[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,4 +1,4 @@
-"""`praisonai session`: list, start, resume, show, delete and search."""
+"""`praisonai session`: list, start, resume, show, delete and search. Its other commands lie in modules of their own."""
 
 from __future__ import annotations
 
@@ -60,12 +60,24 @@ llm_option = click.option(
 instructions_option = click.option("--instructions", metavar="TEXT", help="What the agent is told to be.")
 
 
-@click.group(cls=Group, invoke_without_command=True)
+_ELSEWHERE = {
+    "fork": "praisonaiagents.cli.history:fork",
+    "tree": "praisonaiagents.cli.history:tree",
+    "rename": "praisonaiagents.cli.history:rename",
+    "snapshot": "praisonaiagents.cli.history:snapshot",
+    "snapshots": "praisonaiagents.cli.history:snapshots",
+    "revert": "praisonaiagents.cli.history:revert",
+    "undo": "praisonaiagents.cli.history:undo",
+    "log": "praisonaiagents.cli.history:log",
+}
+
+
+@click.group(cls=Group, elsewhere=_ELSEWHERE, invoke_without_command=True)
 @db_option
 @json_option
 @click.pass_context
 def session(ctx: click.Context) -> None:
-    """Conversations that are kept: list, start, resume, show, delete, search."""
+    """Conversations that are kept: list, start, resume, show, search, fork, go back, delete."""
     help_if_alone(ctx, session)
 
 
@@ -175,12 +187,12 @@ def show(session_id: str, messages: int, user: str | None) -> None:
 def delete(session_id: str, yes: bool, user: str | None) -> None:
     """Delete a session and all its messages, for good."""
     if not store().session_exists(session_id, user_id=user or ""):
-        raise _not_found(session_id, user)
+        raise not_found(session_id, user)
     if not yes and not _confirmed(session_id):
         click.echo("Cancelled")
         return
     if not store().delete_session(session_id, user_id=user):
-        raise _not_found(session_id, user)  # somebody else was faster
+        raise not_found(session_id, user)  # somebody else was faster
     if wants_json():
         print_json({"deleted": True, "session_id": session_id})
     else:
@@ -212,7 +224,7 @@ def search(query: tuple[str, ...], limit: int, all_users: bool, user: str | None
 def find(session_id: str, user: str | None) -> SessionData:
     """The session, or an error that names similar ones."""
     if not store().session_exists(session_id, user_id=user):
-        raise _not_found(session_id, user)
+        raise not_found(session_id, user)
     return store().get_session(session_id, user_id=user)
 
 
@@ -263,7 +275,7 @@ def _confirmed(session_id: str) -> bool:
     return click.confirm(f"Delete session {session_id}?", default=False)
 
 
-def _not_found(session_id: str, user: str | None) -> SessionNotFound:
+def not_found(session_id: str, user: str | None) -> SessionNotFound:
     import difflib
 
     ids = [row["session_id"] for row in store().list_sessions(_COMPLETED, user_id=user)]
