@@ -30,7 +30,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -79,6 +79,7 @@ from praisonaiagents.storage.sessionfile import (
 
 if TYPE_CHECKING:
     from praisonaiagents.model.search import Query
+    from praisonaiagents.storage.powers import Finding, Raw
 
 _LONGEST_REFERENCE_STEM = 240  # bytes; the longest name beside it, in `damaged`, has 12 more
 _T = TypeVar("_T")
@@ -257,6 +258,23 @@ class JsonFileEngine:
                     _unlink_if_there(f"{file.path}.lock")
                 deleted = True
         return deleted
+
+    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+        """See `powers.Forgets`."""
+        from praisonaiagents.storage.jsoncare import forget
+
+        with _Translated(self.folder):
+            return forget(self, user_id, session_ids)
+
+    def raw(self) -> Iterator[Raw]:
+        from praisonaiagents.storage.jsoncare import raw
+
+        return raw(self)
+
+    def audit(self, user_id: str | None, session_id: str | None) -> Iterator[Finding]:
+        from praisonaiagents.storage.jsoncare import audit
+
+        return audit(self, user_id, session_id)
 
     def close(self) -> None:
         """Nothing to release: no file stays open between calls."""

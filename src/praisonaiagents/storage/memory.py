@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.model.search import Query
 from praisonaiagents.storage.engine import Appended, Found, Page, Slice, batch, clip, same
+from praisonaiagents.storage.powers import Raw, framed
 from praisonaiagents.storage.scan import scan
 
 _Log = dict[int, bytes]  # encoded messages by number
@@ -190,6 +191,18 @@ class MemoryEngine:
     def delete(self, key: Key) -> bool:
         with self._lock:
             return self._sessions.pop(key, None) is not None
+
+    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+        """See `powers.Forgets`."""
+        return ["the memory of this process may hold copies until they are overwritten, or until it ends"]
+
+    def raw(self) -> Iterator[Raw]:
+        with self._lock:
+            stored = [(session.current(), list(session.logs.values())) for session in self._sessions.values()]
+        for record, logs in stored:
+            lines = (line for log in logs for line in log.values())
+            ids = (record.user_id.encode(), record.session_id.encode())
+            yield Raw("memory of this process", "a session", framed((*ids, msgspec.json.encode(record), *lines)))
 
     def close(self) -> None:
         """Nothing to release: the sessions stay until the engine itself is gone."""

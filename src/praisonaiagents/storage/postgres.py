@@ -25,7 +25,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,6 +51,7 @@ from praisonaiagents.storage.registry import masked
 
 if TYPE_CHECKING:
     from praisonaiagents.storage.postgresserver import Connection
+    from praisonaiagents.storage.powers import Finding, Raw
 
 _APPEND = "select {schema}.append(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _APPEND_ONE = "select {schema}.append_one(%s, %s, %s, %s, %s, %s, %s)"
@@ -272,6 +273,23 @@ class PostgresEngine:
             "durability": _durability(settings, full=self._full),
             "connections": f"up to {self.concurrency}",
         }
+
+    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+        """See `powers.Forgets`. Others go on meanwhile."""
+        from praisonaiagents.storage.postgrescare import forget
+
+        return forget(self)
+
+    def raw(self) -> Iterator[Raw]:
+        from praisonaiagents.storage.postgrescare import raw
+
+        return raw(self)
+
+    def audit(self, user_id: str | None, session_id: str | None) -> Iterator[Finding]:
+        """See `powers.Audits`. The schema is looked over as a whole, or not at all for one session."""
+        from praisonaiagents.storage.postgrescare import audit
+
+        return audit(self) if session_id is None else iter(())
 
     def close(self) -> None:
         self._server.close()

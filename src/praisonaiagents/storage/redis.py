@@ -26,12 +26,12 @@ import heapq
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -66,6 +66,9 @@ from praisonaiagents.storage.redislink import (
     parse_url,
 )
 from praisonaiagents.storage.scan import scan
+
+if TYPE_CHECKING:
+    from praisonaiagents.storage.powers import Finding, Raw
 
 SCHEMA = 1
 
@@ -290,6 +293,23 @@ class RedisEngine:
             with suppress(StorageError):  # what stays behind only says where to look
                 self._forget(key)
         return True
+
+    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+        """See `powers.Forgets`. The server goes on serving meanwhile."""
+        from praisonaiagents.storage.rediscare import forget
+
+        return forget(self, user_id, session_ids)
+
+    def raw(self) -> Iterator[Raw]:
+        from praisonaiagents.storage.rediscare import raw
+
+        return raw(self)
+
+    def audit(self, user_id: str | None, session_id: str | None) -> Iterator[Finding]:
+        """See `powers.Audits`. For one session nothing is looked over: that would be a look at all keys."""
+        from praisonaiagents.storage.rediscare import audit
+
+        return audit(self, user_id) if session_id is None else iter(())
 
     def close(self) -> None:
         if self._link:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -42,6 +42,9 @@ from praisonaiagents.storage.sql import statements
 from praisonaiagents.storage.sqlitefile import SqliteFile
 from praisonaiagents.storage.sqlitesearch import EVERYTHING, forget, search
 from praisonaiagents.storage.sqlitetransaction import MEMORY, Connection, kind_of
+
+if TYPE_CHECKING:
+    from praisonaiagents.storage.powers import Finding, Raw
 
 _SQL = statements("sqlite")
 _DETAILS = ("agent_name", "metadata", "state", "extra")
@@ -269,11 +272,29 @@ class SqliteEngine:
             if row is None:
                 return False
             record = row.record
+            db.execute("PRAGMA secure_delete = ON")  # what is freed is overwritten, and not only out of reach
             db.execute(_SQL["delete_session"], (row.n,))
             held = [Segment(pin.log, pin.start, pin.length) for pin in record.pins.values()]
             _let_go(db, key.user_id, [Segment(record.log, row.first, record.length), *held])
             _forget_search(db, key.user_id, row.change)
         return True
+
+    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+        """See `powers.Forgets`. Others can read meanwhile, and must wait to write."""
+        from praisonaiagents.storage.sqlitecare import forget
+
+        return forget(self._file)
+
+    def raw(self) -> Iterator[Raw]:
+        from praisonaiagents.storage.sqlitecare import raw
+
+        return raw(self._file)
+
+    def audit(self, user_id: str | None, session_id: str | None) -> Iterator[Finding]:
+        """See `powers.Audits`. The file is one, so it is looked over as a whole, or not at all for one session."""
+        from praisonaiagents.storage.sqlitecare import audit
+
+        return audit(self._file) if session_id is None else iter(())
 
     def close(self) -> None:
         """Close the file; what is in memory is gone. The next call opens it again."""

@@ -1,0 +1,171 @@
+"""A SQLite file that forgets, is read byte by byte, and is looked over.
+
+What a reader would get wrong: this process must not open the file a second time in order to read its bytes. Closing it
+would let go of all locks that the process has on the file, SQLite's own too, and then another process may remove the
+write-ahead log. So another process reads it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import IO, cast
+
+from praisonaiagents.errors import LockTimeout, StorageError
+from praisonaiagents.storage.powers import Finding, Raw, framed, pieces
+from praisonaiagents.storage.sqlitefile import SqliteFile
+from praisonaiagents.storage.sqlitetransaction import LOOK_AGAIN_S, MEMORY, Connection
+
+_ROWS = 500
+_USER = "\ue000"  # begins the word of a user in the search index, see `sqlitesearch`
+_COPY = "import shutil, sys; shutil.copyfileobj(open(sys.argv[1], 'rb'), sys.stdout.buffer)"
+_MOST_FINDINGS = 20
+_RECOVER = "copy the file, then: sqlite3 {path} .recover | sqlite3 rescued.db; or restore a backup"
+
+
+def forget(file: SqliteFile) -> list[str]:
+    """Merge the index, write the file anew and empty the write-ahead log."""
+    with file.writing() as db:
+        db.execute("DELETE FROM set_aside WHERE log NOT IN (SELECT n FROM log)")
+        if db.has_search:
+            db.execute("INSERT INTO search (search) VALUES ('optimize')")
+    with file.writing() as db:
+        db.execute("COMMIT")  # neither of the two can be done in a transaction
+        db.execute(f"PRAGMA busy_timeout = {int(file.timeout_s * 1000)}")
+        try:
+            db.execute("VACUUM")
+            _empty_log(file, db)
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {int(LOOK_AGAIN_S * 1000)}")
+        db.execute("BEGIN")
+    if file.path == MEMORY:
+        return ["the memory of this process may hold copies until they are overwritten, or until it ends"]
+    return [
+        f"copies and backups of {file.path} are as they were",
+        "the disk may keep blocks that the file no longer has, in snapshots or until they are overwritten: only an "
+        "encrypted disk, or one that is wiped, forgets them",
+    ]
+
+
+def _empty_log(file: SqliteFile, db: Connection) -> None:
+    """Raises `LockTimeout` if somebody reads all the time."""
+    started = time.monotonic()
+    while True:
+        (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy:
+            return
+        if time.monotonic() - started > file.timeout_s:
+            raise LockTimeout(file.path, time.monotonic() - started, "a reader of its write-ahead log")
+        time.sleep(LOOK_AGAIN_S)
+
+
+# Byte by byte
+
+
+def raw(file: SqliteFile) -> Iterator[Raw]:
+    """The file and those beside it, then every cell of every table, then the words of the search index."""
+    if file.path != MEMORY:
+        for ending in ("", "-wal", "-shm", "-journal"):
+            yield from (Raw(f"bytes of {file.path}{ending}", "", piece) for piece in _bytes_of(file.path + ending))
+    with file.reading() as db:
+        if db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            yield from _cells(file, db)
+            yield from _words(file, db)
+
+
+def _bytes_of(path: str) -> Iterator[bytes]:
+    command = [sys.executable, "-I", "-S", "-c", _COPY, path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:  # noqa: S603
+        out = cast("IO[bytes]", other.stdout)
+        yield from pieces(iter(lambda: out.read(1 << 20), b""))
+
+
+def _cells(file: SqliteFile, db: Connection) -> Iterator[Raw]:
+    tables = db.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
+    ).fetchall()
+    for (table,) in tables:
+        rows = db.execute(f'SELECT * FROM "{table}"')  # noqa: S608 - names of our own tables
+        while some := rows.fetchmany(_ROWS):
+            cells = (_bytes(cell) for row in some for cell in row if isinstance(cell, (str, bytes)))
+            yield Raw(f"tables of {file.path}", f"table {table}", framed(cells))
+
+
+def _words(file: SqliteFile, db: Connection) -> Iterator[Raw]:
+    if not db.has_search:
+        return
+    db.execute("CREATE VIRTUAL TABLE temp.words_of_search USING fts5vocab('main', 'search', 'row')")
+    words = db.execute("SELECT term FROM temp.words_of_search")
+    while some := words.fetchmany(10_000):
+        yield Raw(f"tables of {file.path}", "the search index", framed(_bytes(_in_clear(word)) for (word,) in some))
+    words.close()
+
+
+def _in_clear(word: str) -> str:
+    """A word of the index; that of a user as the user's id."""
+    return bytes.fromhex(word[1:]).decode() if word.startswith(_USER) else word
+
+
+def _bytes(cell: str | bytes) -> bytes:
+    return cell.encode("utf-8", "surrogatepass") if isinstance(cell, str) else cell
+
+
+# Looking over
+
+
+def audit(file: SqliteFile) -> Iterator[Finding]:
+    """What SQLite itself finds, then what refers to nothing."""
+    recover = _RECOVER.format(path=file.path)
+    try:
+        with file.reading() as db:
+            if db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+                return
+            for (said,) in db.execute(f"PRAGMA integrity_check({_MOST_FINDINGS})").fetchall():
+                if said != "ok":
+                    yield Finding(True, f"SQLite's integrity check: {' '.join(said.split())}", recover)
+            for table, row, parent, _ in db.execute("PRAGMA foreign_key_check").fetchmany(_MOST_FINDINGS):
+                yield Finding(True, f"row {row} of table {table} points to a row of {parent} that is gone", recover)
+            yield from (_finding(db, *check) for check in _CHECKS if _count(db, check[0]))
+    except StorageError as exc:
+        yield Finding(True, str(exc), recover)
+
+
+def _finding(db: Connection, query: str, is_damage: bool, what: str, remedy: str) -> Finding:
+    return Finding(is_damage, what.format(count=_count(db, query)), remedy)
+
+
+def _count(db: Connection, query: str) -> int:
+    (count,) = db.execute(query).fetchone()
+    return int(count)
+
+
+_HARMLESS = "harmless, it only takes room"
+_CHECKS: tuple[tuple[str, bool, str, str], ...] = (
+    (
+        "SELECT count(*) FROM log WHERE n NOT IN (SELECT log FROM session UNION SELECT log FROM pin "
+        "UNION SELECT base FROM log WHERE base IS NOT NULL)",
+        False,
+        "{count} logs that no session, pin or other log shows",
+        _HARMLESS,
+    ),
+    (
+        "SELECT count(*) FROM message WHERE log NOT IN (SELECT n FROM log)",
+        True,
+        "{count} messages whose log is gone: a session may have lost its history",
+        "the rows are still in table message: copy them, and restore the session from a backup",
+    ),
+    (
+        "SELECT count(*) FROM message_id WHERE (log, number) NOT IN (SELECT log, number FROM message)",
+        False,
+        "{count} ids in the index of ids whose messages are gone",
+        _HARMLESS,
+    ),
+    (
+        "SELECT count(*) FROM set_aside",
+        False,
+        "{count} rows were set aside, which stood where a message had to go",
+        "look at table set_aside, and delete what is of no use",
+    ),
+)
