@@ -61,6 +61,41 @@ def lacks_call(messages: Sequence[Message]) -> bool:
     return any(index not in answered for place, index in enumerate(results) if index > place)
 
 
+def turn_starts(messages: Sequence[Message]) -> list[int]:
+    """Indexes of the user messages that no tool call reaches across to its result."""
+    reach = dict(_pairs(messages))  # the last result of each call
+    starts: list[int] = []
+    last_result = -1
+    for index, message in enumerate(messages):
+        if message.role == "user" and index > last_result:
+            starts.append(index)
+        last_result = max(last_result, reach.get(index, -1))
+    return starts
+
+
+def without_strays(messages: Sequence[Message]) -> list[Message]:
+    """The messages without the tool results whose call is not among them."""
+    answers = {result for _, result in _pairs(messages)}
+    return [message for index, message in enumerate(messages) if message.role != "tool" or index in answers]
+
+
+def before_open_calls(messages: Sequence[Message], start: int) -> int:
+    """`start`, or the last index before it from which on all calls of the last turn that wait for results are there.
+
+    Like `start`, it parts no call from its result.
+    """
+    pairs = _pairs(messages)
+    answered = {(call, messages[result].tool_call_id) for call, result in pairs}
+    for index in range(len(messages) - 1, -1, -1):
+        if messages[index].role == "user":
+            break
+        if any((index, call["id"]) not in answered for call in messages[index].calls()):
+            start = min(start, index)
+    while torn := [call for call, result in pairs if call < start <= result]:
+        start = min(torn)
+    return start
+
+
 def _pairs(messages: Sequence[Message]) -> list[tuple[int, int]]:
     """(index of the call, index of its result) for every tool result whose call is in the list."""
     open_calls: dict[str, int] = {}

@@ -26,10 +26,11 @@ import msgspec
 from praisonaiagents.errors import ConfigError, PointNotFound, SessionNotFound
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.record import Key, Pin, Record
+from praisonaiagents.session.checkpoint import CHECKPOINT
 from praisonaiagents.session.data import SessionData, iso
 from praisonaiagents.session.places import Defaults, borrow, default_place, defaults
 from praisonaiagents.session.retry import retry_on_conflict
-from praisonaiagents.session.store import CHECKPOINT, SessionStore
+from praisonaiagents.session.store import SessionStore
 from praisonaiagents.storage.engine import Engine
 from praisonaiagents.storage.jsonfile import JsonFileEngine
 

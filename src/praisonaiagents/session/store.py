@@ -39,8 +39,10 @@ from praisonaiagents.errors import (
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message
 from praisonaiagents.model.record import Key, Record
-from praisonaiagents.model.window import lacks_call, retention_start, window
+from praisonaiagents.model.window import lacks_call, retention_start, window, without_strays
 from praisonaiagents.paths import get_sessions_dir
+from praisonaiagents.session.checkpoint import CHECKPOINT as CHECKPOINT
+from praisonaiagents.session.checkpoint import checkpoint_of
 from praisonaiagents.session.data import SessionData, iso, listing
 from praisonaiagents.session.hits import SessionHit, SessionHits
 from praisonaiagents.session.retry import retry_on_conflict
@@ -50,15 +52,15 @@ from praisonaiagents.storage.jsonfile import JsonFileEngine
 RETENTIONS = ("keep_all", "truncate", "archive", "compact")
 T = TypeVar("T")
 _PAGE = 200
-CHECKPOINT = "last_compaction"  # in `Record.extra`: the summary that stands for what was said before it
 
 
 class SessionStore:
     """Sessions over any engine.
 
     max_messages: how many messages a session shows; None means all.
-    retention: what becomes of older ones. "keep_all": they stay, and are only not shown. "archive" (also "compact"): they
-        move to the session's archive. "truncate": they are freed. Whole turns go, so fewer than `max_messages` may stay.
+    retention: what becomes of older ones. "keep_all": they stay, and are only not shown. "archive": they move to the
+        session's archive. "compact": the same, and an agent has its model sum them up first (`session.compaction`).
+        "truncate": they are freed. Whole turns go, so fewer than `max_messages` may stay.
         Default: "truncate" if `max_messages` is given, else "keep_all".
 
     on_close: called once, by the first `close`. Without it the engine stays the caller's to close.
@@ -201,16 +203,20 @@ class SessionStore:
     def get_working_history(
         self, session_id: str, max_messages: int | None = None, *, user_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """What a model would be sent: the summary of the last compaction checkpoint, then what came after it."""
+        """What a model would be sent: the summary of the last compaction checkpoint, then what came after it.
+
+        With `retention="compact"` that is everything after it, also what is archived already.
+        """
         key = self._key(session_id, user_id)
         record = self.engine.get(key)
-        checkpoint = record.extra.get(CHECKPOINT) if record else None
-        if record is None or not isinstance(checkpoint, dict):
+        checkpoint = checkpoint_of(record)
+        if record is None or checkpoint is None:
             return self.get_chat_history(session_id, max_messages, user_id=key.user_id)
-        number = checkpoint.get("message_number", record.start + int(checkpoint.get("message_index", 0)))
-        recent = self.engine.read(key, max(number, record.start)).messages
-        summary = {"role": checkpoint.get("role", "system"), "content": checkpoint.get("summary", "")}
-        return [summary, *(message.to_chat() for message in window(recent, max_messages or self.max_messages))]
+        compacts = self.retention == "compact"
+        first = checkpoint.number if compacts else max(checkpoint.number, record.start)
+        recent = without_strays(self.engine.read(key, first).messages)
+        bound = max_messages or (None if compacts else self.max_messages)
+        return [checkpoint.to_chat(), *(message.to_chat() for message in window(recent, bound))]
 
     def get_session(self, session_id: str, *, user_id: str | None = None) -> SessionData:
         """The session as a value. One that does not exist is empty, and is not made."""
@@ -290,6 +296,7 @@ class SessionStore:
 
         def add(record: Record) -> dict[str, Any]:
             place = {"message_index": record.message_count, "message_number": record.length, "timestamp": time.time()}
+            place |= self._ids(record)
             return {"extra": record.extra | {CHECKPOINT: checkpoint | place | {"metadata": metadata or {}}}}
 
         self._change(_own_key(session_id, user_id), add)
@@ -438,6 +445,12 @@ class SessionStore:
             reach *= 2
             found = self.engine.read(key, -reach)
         return window(found.messages, count)
+
+    def _ids(self, record: Record) -> dict[str, Any]:
+        """The ids of the first and the last visible message."""
+        ends = [self.engine.read(record.key, number, number + 1) for number in (record.start, record.length - 1)]
+        ids = [end.messages[0].id for end in ends if record.message_count and end.messages]
+        return {"first_message_id": ids[0], "last_message_id": ids[-1]} if ids else {}
 
     def _retain(self, key: Key, appended: Appended, bound: int) -> None:
         """Make room if the session has twice as many messages as it may have, so that the cost per append stays flat."""
