@@ -1,7 +1,7 @@
 """Other libraries beside ours: one message more, the last 50, the newest 50 sessions.
 
 Each contestant works in a process of its own and waits for orders; the orders go round in turns, and each is compared, round by
-round, with ours of the same durability. Listing comes first, so the sessions that are measured lie among many others.
+round, with ours of the same durability, in files and in SQLite. Listing comes first, so the sessions that are measured lie among many others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from statistics import median
 from types import TracebackType
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS, OURS, OURS_DURABLE, Contestant
+from benchmarks.contestants import CONTESTANTS, OURS, OURS_DURABLE, OURS_SQLITE, OURS_SQLITE_DURABLE, Contestant
 from benchmarks.results import Check, Failure, Result, Row
 from benchmarks.settings import Settings
 from benchmarks.timing import Rounds, ratio, scaled
@@ -27,6 +27,7 @@ _ROOT = Path(__file__).parent.parent
 _WORKER = "benchmarks.contestants.worker"
 _COUNT = 50
 _CALLS = 4
+_ALL_OURS = (OURS, OURS_DURABLE, OURS_SQLITE, OURS_SQLITE_DURABLE)
 _ROUNDS = 12
 
 
@@ -168,9 +169,10 @@ def _measured(
         if label in failed:
             yield Failure("peers", f"{what}: {label}", failed[label])
             continue
-        ours = OURS_DURABLE if by_durability and worker.contestant.durable else OURS
-        comparable = label != ours and ours in values and ours not in failed
-        checks = (Check(ours, ratio(values[label], values[ours])),) if comparable else ()
+        durable = by_durability and worker.contestant.durable
+        ours = (OURS_DURABLE, OURS_SQLITE_DURABLE) if durable else (OURS, OURS_SQLITE)
+        comparable = [name for name in ours if name in values and name not in failed and label not in _ALL_OURS]
+        checks = tuple(Check(name, ratio(values[label], values[name])) for name in comparable)
         yield Row("peers", f"{what}: {label}", "us", scaled(values[label], 1e3), checks)
 
 

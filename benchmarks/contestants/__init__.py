@@ -53,9 +53,13 @@ class Contestant(NamedTuple):
 
 OURS = "ours"
 OURS_DURABLE = 'ours, durability="full"'
+OURS_SQLITE = "ours, SQLite"
+OURS_SQLITE_DURABLE = 'ours, SQLite, durability="full"'
 CONTESTANTS = {
     OURS: Contestant("ours"),
     OURS_DURABLE: Contestant("ours", options={"durable": True}, durable=True, reads=False),
+    OURS_SQLITE: Contestant("ours", options={"sqlite": True}),
+    OURS_SQLITE_DURABLE: Contestant("ours", options={"sqlite": True, "durable": True}, durable=True, reads=False),
     "plain SQLite, WAL, NORMAL": Contestant("plain_sqlite"),
     "plain SQLite, WAL, FULL": Contestant("plain_sqlite", options={"durable": True}, durable=True, reads=False),
     "PraisonAI DefaultSessionStore": Contestant("praisonai", "praisonaiagents"),

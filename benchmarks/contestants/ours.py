@@ -1,17 +1,18 @@
-"""The JSON files of this package, as they are when nobody sets anything; `durable` sets `durability="full"`."""
+"""The JSON files of this package as they are when nobody sets anything, or SQLite; `durable` sets `durability="full"`."""
 
 from __future__ import annotations
 
 from benchmarks.inputs import ROLES, text
 from praisonaiagents.model.message import Message
-from praisonaiagents.session import DefaultSessionStore
+from praisonaiagents.session import open_store
 
 
 class Store:
-    """`DefaultSessionStore`."""
+    """A `SessionStore`."""
 
-    def __init__(self, folder: str, durable: bool = False) -> None:
-        self._store = DefaultSessionStore(folder, durability="full" if durable else "process")
+    def __init__(self, folder: str, durable: bool = False, sqlite: bool = False) -> None:
+        place = f"sqlite:///{folder}/sessions.db" if sqlite else f"file://{folder}"
+        self._store = open_store(f"{place}?durability={'full' if durable else 'process'}")
 
     def fill(self, session_id: str, count: int) -> None:
         self._store.append(session_id, [Message(ROLES[i % 2], text(session_id, i)) for i in range(count)])
