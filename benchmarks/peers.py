@@ -1,7 +1,8 @@
 """Other libraries beside ours: one message more, the last 50, the newest 50 sessions.
 
 Each contestant works in a process of its own and waits for orders; the orders go round in turns, and each is compared, round by
-round, with ours of the same durability, in files and in SQLite. Listing comes first, so the sessions that are measured lie among many others.
+round, with ours of the same durability, in files and in SQLite. Listing comes first, so the sessions that are measured lie among
+many others.
 """
 
 from __future__ import annotations
