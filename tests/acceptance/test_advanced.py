@@ -47,6 +47,24 @@ def test_reverting_takes_risky_changes_back_and_only_those() -> None:
     assert not store.revert_to_snapshot(main, "no such snapshot")
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgres", "redis"])
+@covers("advanced-topics/hierarchical-sessions-forking-snapshots/python-1")
+def test_the_same_in_a_database(
+    engine: str, request: pytest.FixtureRequest, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "sqlite:///sessions.db" if engine == "sqlite" else request.getfixturevalue(engine)
+    monkeypatch.setenv("PRAISONAI_DB_URL", url)
+    names = run_block(HIERARCHY, until="# Revert if needed")
+    store, main, fork, safe = names["store"], names["main_id"], names["fork_id"], names["snapshot_id"]
+    Agent(name="Assistant", memory={"session_id": main}).chat("A risky change")
+    assert store.revert_to_snapshot(main, safe)
+    assert contents(store.get_chat_history(main)) == [("user", "Let's discuss Python")]
+    assert "Python" in Agent(name="Assistant", memory={"session_id": fork}).chat("What did I say first?")
+    assert store.undo(main)
+    assert contents(store.get_chat_history(main))[1] == ("user", "A risky change")
+    assert disk.sessions() == set()
+
+
 # ---- Remote Agent Sessions ----
 
 
