@@ -59,7 +59,7 @@ class InvalidInput(click.ClickException):
 def converse(session: SessionData, *, new: bool) -> None:
     """Talk until the user leaves, or until standard input ends."""
     in_terminal = is_terminal(sys.stdin) and is_terminal(sys.stdout) and not wants_json()
-    with _agent(session) as agent:
+    with agent_of(session) as agent:
         (_in_terminal if in_terminal else _over_pipe)(agent, session, new=new)
 
 
@@ -67,7 +67,7 @@ def one_turn(session: SessionData, prompt: str) -> None:
     """Say one thing and print the answer."""
     if not prompt.strip():
         raise click.UsageError("the prompt is empty")
-    with _agent(session) as agent:
+    with agent_of(session) as agent:
         _answer(agent, prompt)
 
 
@@ -76,7 +76,8 @@ def piped_text() -> str:
     return "".join(_piped_lines()).strip()
 
 
-def _agent(session: SessionData) -> Agent:
+def agent_of(session: SessionData) -> Agent:
+    """The agent that goes on with a session, with the model and the instructions that the session keeps."""
     from praisonaiagents.agent.agent import Agent
 
     # the library greets programmers who use it; nobody here does
@@ -122,7 +123,7 @@ def _answer(agent: Agent, prompt: str) -> None:
             {"session_id": agent.session_id, "user_id": agent.user_id, "model": agent.model_name, "response": answer}
         )
     else:
-        _print_pieces(agent.iter_stream(prompt))
+        print_pieces(agent.iter_stream(prompt))
 
 
 def _where_it_stands(session: SessionData, *, new: bool) -> None:
@@ -133,7 +134,7 @@ def _where_it_stands(session: SessionData, *, new: bool) -> None:
         print_json({"session": as_json(session), "restored": not new})
     else:
         print_messages(session.get_chat_history(_SHOWN))
-        click.echo(f"{_state(session, new=new)} Go on with it: {_how_to_resume(session)}", err=True)
+        click.echo(f"{_state(session, new=new)} Go on with it: {how_to_resume(session)}", err=True)
 
 
 # --- in a terminal ---
@@ -153,7 +154,7 @@ def _in_terminal(agent: Agent, session: SessionData, *, new: bool) -> None:
                 _turn(_after(loading, agent.iter_stream(prompt)))
             elif not _command(agent, session, prompt):
                 break
-    click.echo(f"Session kept. Go on with it: {_how_to_resume(session)}")
+    click.echo(f"Session kept. Go on with it: {how_to_resume(session)}")
 
 
 @contextmanager
@@ -193,7 +194,7 @@ def _print_so_far(session: SessionData) -> None:
 def _turn(pieces: Iterator[str]) -> None:
     """One turn; neither Ctrl-C nor an error ends the chat."""
     try:
-        _print_pieces(pieces)
+        print_pieces(pieces)
     except KeyboardInterrupt:
         click.echo("\n(stopped; what was answered is kept)")
     except PraisonError as exc:
@@ -261,7 +262,7 @@ def _after(loading: threading.Thread, pieces: Iterator[str]) -> Iterator[str]:
     yield from pieces
 
 
-def _print_pieces(pieces: Iterator[str]) -> None:
+def print_pieces(pieces: Iterator[str]) -> None:
     """Print an answer as it comes, with a moving sign of life until there is something to print."""
     if is_terminal(sys.stdout) and not is_dumb():
         with SignOfLife("thinking"):
@@ -278,7 +279,7 @@ def _state(session: SessionData, *, new: bool) -> str:
     return f"Session {session.session_id} {'started' if new else so_far}."
 
 
-def _how_to_resume(session: SessionData) -> str:
+def how_to_resume(session: SessionData) -> str:
     """The command that goes on with the session, as a shell takes it."""
     from shlex import quote
 

@@ -59,7 +59,7 @@ def fork(
     session_id: str, at_message: int | None, at: str | None, title: str | None, new_id: str | None, user: str | None
 ) -> None:
     """Make a session that goes on from the history of another one, or from a point in it."""
-    made = _store(session_id, user).fork_session(
+    made = hierarchy(session_id, user).fork_session(
         session_id, at_message, title, new_session_id=new_id, at=at, user_id=user
     )
     count = _count(made, user)
@@ -77,7 +77,7 @@ def fork(
 @json_option
 def tree(session_id: str, user: str | None) -> None:
     """Show what was forked from a session, and from its forks."""
-    found = _store(session_id, user).get_session_tree(session_id, user_id=user)
+    found = hierarchy(session_id, user).get_session_tree(session_id, user_id=user)
     if wants_json():
         print_json(found)
         return
@@ -102,7 +102,7 @@ def tree(session_id: str, user: str | None) -> None:
 @json_option
 def rename(session_id: str, title: str, user: str | None) -> None:
     """Give a session a title; an empty one takes it away."""
-    _store(session_id, user).rename_session(session_id, title, user_id=user)
+    hierarchy(session_id, user).rename_session(session_id, title, user_id=user)
     _said({"session_id": session_id, "title": title.strip() or None}, f"Renamed {session_id}: {title.strip() or '-'}")
 
 
@@ -114,7 +114,7 @@ def rename(session_id: str, title: str, user: str | None) -> None:
 @json_option
 def snapshot(session_id: str, label: str | None, user: str | None) -> None:
     """Hold on to what a session shows now, to come back to it."""
-    made = _store(session_id, user).create_snapshot(session_id, label, user_id=user)
+    made = hierarchy(session_id, user).create_snapshot(session_id, label, user_id=user)
     _said({"session_id": session_id, "snapshot_id": made, "label": label}, f"Snapshot {made}")
 
 
@@ -126,7 +126,7 @@ def snapshot(session_id: str, label: str | None, user: str | None) -> None:
 @json_option
 def snapshots(session_id: str, gone: str | None, user: str | None) -> None:
     """List a session's snapshots, the oldest first."""
-    opened = _store(session_id, user)
+    opened = hierarchy(session_id, user)
     if gone is not None:
         if not opened.delete_snapshot(session_id, gone, user_id=user):
             raise PointNotFound(session_id, gone)
@@ -162,7 +162,7 @@ def revert(session_id: str, point: str, user: str | None) -> None:
 
     Nothing is lost: what was shown until now stays in the session's log, and 'undo' brings it back.
     """
-    opened = _store(session_id, user)
+    opened = hierarchy(session_id, user)
     before = _count(session_id, user)
     try:
         opened.revert(session_id, point, user_id=user)
@@ -179,7 +179,7 @@ def revert(session_id: str, point: str, user: str | None) -> None:
 @json_option
 def undo(session_id: str, user: str | None) -> None:
     """Take the last revert back. Done twice, it takes itself back."""
-    opened = _store(session_id, user)
+    opened = hierarchy(session_id, user)
     before = _count(session_id, user)
     if not opened.undo(session_id, user_id=user):
         error = PointNotFound(session_id, "")
@@ -195,7 +195,7 @@ def undo(session_id: str, user: str | None) -> None:
 @json_option
 def log(session_id: str, user: str | None) -> None:
     """List what a session has shown, the oldest first: each can be gone back to."""
-    heads = _store(session_id, user).heads(session_id, user_id=user)
+    heads = hierarchy(session_id, user).heads(session_id, user_id=user)
     if wants_json():
         told = [
             {
@@ -217,7 +217,7 @@ def log(session_id: str, user: str | None) -> None:
     )
 
 
-def _store(session_id: str, user: str | None) -> HierarchicalSessionStore:
+def hierarchy(session_id: str, user: str | None) -> HierarchicalSessionStore:
     """The store, once it is clear that there is such a session of this user."""
     from praisonaiagents.session.hierarchy import HierarchicalSessionStore
 

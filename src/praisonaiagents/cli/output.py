@@ -131,6 +131,11 @@ def print_messages(messages: Sequence[dict[str, Any]], longest: int | None = Non
         put(body)
 
 
+def message_text(message: dict[str, Any]) -> str:
+    """A message after its role, as text."""
+    return f"[{_label(message)}] {_body(message)}"
+
+
 def _label(message: dict[str, Any]) -> str:
     role = f"{message['role']} {message['name']}" if message.get("name") else message["role"]
     return safe(f"{role}, {message['status']}" if message.get("status") else role)

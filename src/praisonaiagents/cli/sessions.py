@@ -69,6 +69,18 @@ _ELSEWHERE = {
     "revert": "praisonaiagents.cli.history:revert",
     "undo": "praisonaiagents.cli.history:undo",
     "log": "praisonaiagents.cli.history:log",
+    "diff": "praisonaiagents.cli.branches:diff",
+    "merge": "praisonaiagents.cli.branches:merge",
+    "edit": "praisonaiagents.cli.again:edit",
+    "retry": "praisonaiagents.cli.again:retry",
+    "replay": "praisonaiagents.cli.again:replay",
+    "title": "praisonaiagents.cli.labels:title",
+    "tag": "praisonaiagents.cli.labels:tag",
+    "untag": "praisonaiagents.cli.labels:untag",
+    "pin": "praisonaiagents.cli.labels:pin",
+    "unpin": "praisonaiagents.cli.labels:unpin",
+    "archive": "praisonaiagents.cli.labels:archive",
+    "unarchive": "praisonaiagents.cli.labels:unarchive",
 }
 
 
@@ -87,19 +99,37 @@ def session(ctx: click.Context) -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--all-users", is_flag=True, help="Everybody's.")
+@click.option("--tag", metavar="TAG", help="Only those that have this tag.")
+@click.option("--archived", is_flag=True, help="Only archived ones, which are left out otherwise.")
 @user_option
 @db_option
 @json_option
-def list_sessions(limit: int, everything: bool, all_users: bool, user: str | None) -> None:
-    """List sessions, the one changed last first."""
-    rows = store().list_sessions(None if everything else limit, user_id=user, all_users=all_users)
+def list_sessions(
+    limit: int, everything: bool, all_users: bool, tag: str | None, archived: bool, user: str | None
+) -> None:
+    """List sessions: pinned ones first, then the one changed last."""
+    from praisonaiagents.session.labels import listed
+
+    rows = listed(
+        *(store(), None if everything else limit),
+        tag=tag,
+        archived=archived,
+        user_id=user,
+        all_users=all_users,
+    )
     if wants_json():
         print_json({"sessions": rows})
+    elif not rows and (tag is not None or archived):
+        click.echo(f"No such sessions found. {command('session list')} shows the others.", err=True)
     elif not rows:
         click.echo(f"No sessions found. Start one: {command('session start', after=' my-session')}", err=True)
     else:
+        marked = is_terminal(sys.stdout) and any(map(_marks, rows))  # a pipe has the same columns each time
         columns = ["ID", *(["User"] if all_users else []), "Title", "Agent", "Messages", "Updated"]
-        print_table(columns, [_row(row, all_users) for row in rows])
+        print_table(
+            [*columns, *(["Tags"] if marked else [])],
+            [[*_row(row, all_users), *([_marks(row)] if marked else [])] for row in rows],
+        )
 
 
 @session.command()
@@ -267,6 +297,10 @@ def _is_one_word(session_id: str) -> bool:
 def _row(row: dict[str, Any], with_user: bool) -> list[str]:
     shown = [row["title"] or "-", row["agent_name"] or "-", str(row["message_count"]), when(row["updated_at"])]
     return [row["session_id"], *([row["user_id"]] if with_user else []), *shown]
+
+
+def _marks(row: dict[str, Any]) -> str:
+    return ", ".join([*(["(pinned)"] if row["pinned"] else []), *row["tags"]])
 
 
 def _confirmed(session_id: str) -> bool:

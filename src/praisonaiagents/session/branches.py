@@ -142,6 +142,8 @@ def merge(
     Raises `MergeRefused` if the source has nothing that is not in `into`, if either is in the middle of a tool call, and for
     a blank summary; `SessionNotFound`, `PointNotFound`, and what `SessionStore.append` raises.
     """
+    if into == source and at is None:
+        raise MergeRefused(f"session {into!r} cannot be merged into itself; an earlier point of it can")
     offered = messages_at(store, source, at, user_id=user_id)
     target = owned(store, into, user_id).key
     made: dict[tuple[str, ...], Message] = {}
@@ -214,11 +216,11 @@ def _to_merge(present: Sequence[Message], offered: Sequence[Message], into: str,
     if not goes_on and start < len(offered):
         start = _turn_start(offered, start)
     ids = {message.id for message in present}
-    own_copies = {_copy_id(message) for message in present}  # what once went from here to the source
+    from_here = {name for message in present for name in (_copy_id(message), _summary_id(message))}
     part = [
         message
         for message in _not_summarised(offered[start:], ids)
-        if _copy_id(message) not in ids and message.id not in own_copies
+        if _copy_id(message) not in ids and message.id not in from_here
     ]
     if not part:
         if not any({_copy_id(message), _summary_id(message)} & ids for message in offered):
