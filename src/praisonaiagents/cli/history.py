@@ -26,7 +26,7 @@ def complete_point(ctx: click.Context, param: click.Parameter, incomplete: str) 
         opened = open_place(ctx)
         try:
             found, whose = HierarchicalSessionStore.of(opened), {"user_id": ctx.params.get("user")}
-            session_id = ctx.params["session_id"]
+            session_id = ctx.params.get("session_id") or ctx.args[0]  # the latter where an option still lacks its value
             snapshots = [snapshot.id for snapshot in found.get_snapshots(session_id, **whose)]
             return [*snapshots, *(head.ref for head in found.heads(session_id, **whose)[:-1])]
         finally:
