@@ -23,6 +23,7 @@ from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.memory.config import MemoryConfig, resolve, with_settings
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import Content
+from praisonaiagents.session.compaction import Policy
 from praisonaiagents.session.conversation import Conversation, StoredConversation
 from praisonaiagents.session.places import get_default_session_store, open_store
 from praisonaiagents.session.store import SessionStore
@@ -88,6 +89,8 @@ class Agent:
         self._store = session_store
         self._opened: SessionStore | None = None
         self._session_id = self._config.session_id or self._generated_session_id()
+        if self._session_id is None and (self._config.compact_at or self._config.retention):
+            raise ConfigError("compact_at and retention are about a session that is kept: pass session_id= or db= too")
         self._conversation: Conversation | None = None
         self._early_history: list[dict[str, Any]] = []
         self._models: PerLoop[Any] | None = None
@@ -287,16 +290,30 @@ class Agent:
         if self._session_id is None:
             return Conversation(limit=limit or self._config.max_messages)
         return StoredConversation(
-            self._store or self._open_store(), self._session_id, self.user_id, agent_name=self.name, limit=limit
+            store := self._store or self._open_store(),
+            self._session_id,
+            self.user_id,
+            agent_name=self.name,
+            limit=limit,
+            policy=self._policy(store),
         )
+
+    def _policy(self, store: SessionStore) -> Policy | None:
+        """When the conversation is compacted: because the agent was told to, or because its store was."""
+        at_messages = store.max_messages if store.retention == "compact" else None
+        if at_messages is None and self._config.compact_at is None:
+            return None
+        return Policy(self._config.compact_at, at_messages, self._config.keep_last)
 
     def _open_store(self) -> SessionStore:
         config = self._config
         lock_timeout = None if config.lock_timeout == MemoryConfig().lock_timeout else config.lock_timeout
         url = config.url()
-        if (url, config.max_messages, lock_timeout) == (None, None, None):
+        if (url, config.max_messages, config.retention, lock_timeout) == (None, None, None, None):
             return get_default_session_store()
-        self._opened = open_store(url, max_messages=config.max_messages, lock_timeout=lock_timeout)
+        self._opened = open_store(
+            url, max_messages=config.max_messages, retention=config.retention, lock_timeout=lock_timeout
+        )
         return self._opened
 
     def _generated_session_id(self) -> str | None:

@@ -27,6 +27,7 @@ SILENT = f"There is no text to answer. {LABEL}."
 _QUOTED = 300  # characters of a text that are quoted
 _PARSED = 400  # characters; a longer sentence is a document, not a statement
 _NOTED = 3  # statements repeated in an acknowledgement
+_KEPT = 100  # sentences of a summary
 _LISTED = 8  # sentences quoted in a summary, and questions answered of one message
 
 
@@ -57,6 +58,13 @@ def reply(history: Sequence[Said], message: str) -> str:
     told = [sentence for sentence in (*earlier, *sentences) if not _asks(sentence) and not _small_talk(sentence)]
     memory = _Memory(history, told)
     return "\n".join(dict.fromkeys(memory.answer(question) for question in [*dict.fromkeys(questions)][:_LISTED]))
+
+
+def told(history: Sequence[Said]) -> list[str]:
+    """What the user has told in this history, the newest `_KEPT` sentences of it: neither questions nor small talk."""
+    sentences = [sentence for said in history if said.who == "user" for sentence in _sentences(said.text)]
+    stated = [sentence for sentence in sentences if not _asks(sentence) and not _small_talk(sentence)]
+    return [*dict.fromkeys(stated)][-_KEPT:] or ["Nothing was told."]
 
 
 # --- words and sentences ---

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pydantic_ai import Agent as Runner
 from pydantic_ai import exceptions as library
@@ -24,11 +25,13 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import Tool
 
 from praisonaiagents.agent import convert
+from praisonaiagents.agent.summary import NotCompacted, summarise
 from praisonaiagents.errors import ModelError, ModelUnreachable, PraisonError
 from praisonaiagents.model.message import Content, Message
 from praisonaiagents.session.conversation import Conversation
 
 Emit = Callable[[str], None]
+T = TypeVar("T")
 _RETRIES = 2  # of a tool call whose arguments do not fit
 _INTERRUPTIONS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
@@ -54,6 +57,7 @@ async def take_turn(
     await _in_thread(conversation.refresh)
     async with turn.ended_well():
         await turn.store(Message(role="user", content=prompt, run_id=turn.run_id))
+        await turn.shorten(model, (settings or {}).get("timeout"))
         history = convert.to_library(conversation.for_model(turn.run_id))
         async with runner.iter(None, message_history=history, model_settings=cast(ModelSettings, settings)) as run:
             async for node in run:
@@ -77,6 +81,17 @@ class _Turn:
 
     async def store(self, message: Message) -> None:
         await _in_thread(self._add, message)
+
+    async def shorten(self, model: Model, timeout: float | None) -> None:
+        """Sum up the older part of a conversation that has become too long. If that fails, the turn goes on with all of it."""
+        try:
+            work = await _in_thread(self._conversation.too_long)
+            if work is not None:
+                texts = [await summarise(model, source, timeout=timeout) for source in work.sources]
+                await _in_thread(self._conversation.compacted, work, texts)
+        except Exception as exc:
+            why = exc if isinstance(exc, PraisonError) else _translated(exc)
+            warnings.warn(f"the conversation was not summed up: {why}", NotCompacted, stacklevel=1)
 
     async def ask(self, node: Any, context: Any) -> None:
         """Let the model speak, streaming if somebody listens."""
@@ -158,12 +173,12 @@ def _translated(exc: Exception) -> ModelError:
     return ModelError(f"{name} did not answer: {what}; the turn is kept in the session, marked failed", status)
 
 
-async def _in_thread(function: Callable[..., Any], *arguments: Any) -> None:
-    """Call a function that may block. It is always waited for, so that what it stores keeps its place."""
+async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function that may block returns. It is always waited for, so that what it stores keeps its place."""
     # a future, not a task: when a loop ends it cancels all its tasks
     work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
     try:
-        await asyncio.shield(work)
+        return await asyncio.shield(work)
     except asyncio.CancelledError:
         while not work.done():
             with suppress(asyncio.CancelledError):

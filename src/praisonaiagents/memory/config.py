@@ -31,6 +31,7 @@ from praisonaiagents.memory.null import ForeignMemory, NullMemory
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.storage.registry import BACKENDS, check_url, default_url
 
+RETENTIONS = ("keep_all", "truncate", "archive", "compact")
 DATABASES = ("sqlite", "redis", "postgres")
 _BACKEND_NAMES = {
     "none": "in_memory",
@@ -64,6 +65,12 @@ class MemoryConfig(msgspec.Struct, frozen=True):
     history: keep the conversation in a session whose id comes from the agent's name and the project's folder.
     history_limit: with `history`, how many of the last messages the model is sent.
     max_messages: how many messages the session keeps; older turns are removed. None: all.
+    retention: what becomes of older turns, with `max_messages`: "truncate" (removed, the default), "archive", "keep_all" (only
+        not sent), or "compact": the model sums them up, is sent the summary in their place, and they move to the archive.
+    compact_at: about how many tokens of conversation the model is sent; beyond, it sums up the older part. None: no bound.
+        The estimate is `session.compaction.estimate_tokens`; nothing is removed.
+    keep_last: how many of the last messages a summary leaves as they are. Default: half of what `compact_at` or
+        `max_messages` allows; that is also the most.
     lock_timeout: how long a call waits for another process that writes to the session, in seconds.
     """
 
@@ -76,6 +83,9 @@ class MemoryConfig(msgspec.Struct, frozen=True):
     history_limit: int = 10
     max_messages: int | None = None
     lock_timeout: float = 5.0
+    retention: str | None = None
+    compact_at: int | None = None
+    keep_last: int | None = None
 
     def __post_init__(self) -> None:
         if self.backend is not None:
@@ -89,12 +99,22 @@ class MemoryConfig(msgspec.Struct, frozen=True):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigTypeError(f"{name} is True or False, not {getattr(self, name)!r}")
         _check_count("history_limit", self.history_limit)
-        if self.max_messages is not None:
-            _check_count("max_messages", self.max_messages)
+        for name in ("max_messages", "keep_last"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
+        self._check_compaction()
         if isinstance(self.lock_timeout, bool) or not isinstance(self.lock_timeout, (int, float)):
             raise ConfigTypeError(f"lock_timeout is a number of seconds, not {self.lock_timeout!r}")
         if not 0 <= self.lock_timeout < math.inf:
             raise ConfigError(f"lock_timeout is a number of seconds from 0, not {self.lock_timeout}")
+
+    def _check_compaction(self) -> None:
+        if self.retention not in (None, *RETENTIONS):
+            raise ConfigError(f"retention is one of {', '.join(RETENTIONS)}, not {self.retention!r}")
+        if self.retention == "compact" and self.max_messages is None:
+            raise ConfigError("retention='compact' needs max_messages: how many messages the session shows")
+        if self.compact_at is not None:
+            _check_count("compact_at", self.compact_at, "tokens")
 
     def url(self) -> str | None:
         """The storage URL or path of the place where sessions are kept; None: the default place.
@@ -203,11 +223,11 @@ def _check_backend(backend: object) -> str:
     return name
 
 
-def _check_count(name: str, count: object) -> None:
+def _check_count(name: str, count: object, unit: str = "messages") -> None:
     if isinstance(count, bool) or not isinstance(count, int):
-        raise ConfigTypeError(f"{name} is a number of messages, not {count!r}")
+        raise ConfigTypeError(f"{name} is a number of {unit}, not {count!r}")
     if count < 1:
-        raise ConfigError(f"{name} is a number of messages from 1, not {count}")
+        raise ConfigError(f"{name} is a number of {unit} from 1, not {count}")
 
 
 def _check_db(db: object) -> None:

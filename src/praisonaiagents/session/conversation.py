@@ -7,7 +7,8 @@
 stored stays stored. What a reader would get wrong: history is not read anew each turn. `_seen` is the number of the next
 message of the session that is not in the list yet, so a turn costs what is new, not what is old. Only where somebody took
 the session back to an earlier point, or replaced its history, do numbers begin to mean something else: then it has another
-log, and the list begins anew.
+log, and the list begins anew. Where a summary stands for the oldest messages (see `compaction`), it is the list's first
+entry and they are not in the list; of a list that somebody changed, it takes only the place of what is still there.
 """
 
 from __future__ import annotations
@@ -17,20 +18,34 @@ from typing import Any
 
 from praisonaiagents.errors import InvalidMessage
 from praisonaiagents.model.message import Message
+from praisonaiagents.model.record import Record
 from praisonaiagents.model.repair import repair
 from praisonaiagents.model.window import window
+from praisonaiagents.session.checkpoint import Checkpoint, checkpoint_of
+from praisonaiagents.session.compaction import Policy, Work, find, finish
 from praisonaiagents.session.store import SessionStore
 
 
 class Entry(dict[str, Any]):
-    """One message of `history`: a plain dict to look at and to compare, which remembers the turn it belongs to."""
+    """One message of `history`: a plain dict to look at and to compare, which remembers the turn it belongs to.
+
+    place: the log and the number it has in the session; None if it is not stored. is_summary: it stands for older messages.
+    """
 
     run_id: str | None = None
+    place: tuple[str, int] | None = None
+    is_summary = False
 
     @classmethod
     def of(cls, message: Message) -> Entry:
         entry = cls(message.to_chat())
         entry.run_id = message.run_id
+        return entry
+
+    @classmethod
+    def of_summary(cls, checkpoint: Checkpoint) -> Entry:
+        entry = cls(checkpoint.to_chat())
+        entry.is_summary = True
         return entry
 
 
@@ -59,27 +74,52 @@ class Conversation:
         messages = [_message(entry) for entry in self.history]
         while messages and messages[-1].run_id != run_id:
             messages.pop()  # what another agent said after this turn began
-        shown = self._shown(messages)
-        del self.history[: len(messages) - len(shown)]  # a bounded session has a bounded list
-        return repair(window(shown, self._limit))
+        lead = messages[: self._lead()]
+        shown = self._shown(messages[len(lead) :])
+        del self.history[len(lead) : len(messages) - len(shown)]  # a bounded session has a bounded list
+        return repair([*lead, *window(shown, self._limit)])
+
+    def too_long(self) -> Work | None:
+        """What there is to sum up before the model is asked, if it is time for that."""
+        return None
+
+    def compacted(self, work: Work, summaries: Sequence[str]) -> None:
+        """Let the summaries stand for what `too_long` found."""
+
+    def _lead(self) -> int:
+        """How many entries at the start no bound concerns."""
+        return int(bool(self.history) and getattr(self.history[0], "is_summary", False))
 
     def _shown(self, messages: Sequence[Message]) -> Sequence[Message]:
         return messages
 
 
 class StoredConversation(Conversation):
-    """A conversation kept in a session, which is made with the first message. The store is the caller's."""
+    """A conversation kept in a session, which is made with the first message. The store is the caller's.
+
+    policy: when it is compacted, and what stays then; None: never.
+    """
 
     def __init__(
-        self, store: SessionStore, session_id: str, user_id: str, *, agent_name: str | None, limit: int | None = None
+        self,
+        store: SessionStore,
+        session_id: str,
+        user_id: str,
+        *,
+        agent_name: str | None,
+        limit: int | None = None,
+        policy: Policy | None = None,
     ) -> None:
         super().__init__(limit=limit)
         self._store = store
         self._session_id = session_id
         self._user_id = user_id
         self._agent_name = agent_name
+        self._policy = policy
         self._seen: int | None = None
         self._log: str | None = None
+        self._summed_up: Checkpoint | None = None
+        self._run_id: str | None = None
 
     def refresh(self) -> None:
         own_list = self._seen is None and bool(self.history)
@@ -90,26 +130,64 @@ class StoredConversation(Conversation):
             self._seen = record.length
         elif self._log not in (None, record.log):
             self.history.clear()
-            self._seen = None
+            self._seen = self._summed_up = None
         self._log = record.log
-        self._catch_up()
+        self._catch_up(record)
 
     def add(self, message: Message) -> None:
+        self._run_id = message.run_id
         appended = self._store.append(self._session_id, [message], user_id=self._user_id)
         if self._seen == appended.length - 1:
-            super().add(message)
+            self._add(message, self._seen)
             self._seen = appended.length
         else:
             self.refresh()
 
-    def _catch_up(self) -> None:
+    def too_long(self) -> Work | None:
+        stored = [_message(entry) for entry in self.history if getattr(entry, "place", None)]
+        if self._policy is None or not self._policy.is_over(stored):
+            return None
+        return find(self._store, self._session_id, user_id=self._user_id, **self._policy.limits())
+
+    def compacted(self, work: Work, summaries: Sequence[str]) -> None:
+        finish(self._store, work, summaries)
+        self.refresh()  # it may be that somebody else was faster
+
+    def _catch_up(self, record: Record) -> None:
+        checkpoint = checkpoint_of(record)
+        if self._seen is None and checkpoint:
+            self.history.append(Entry.of_summary(checkpoint))
+            self._summed_up = checkpoint
+            self._seen = checkpoint.number if self._policy else max(checkpoint.number, record.start)
         new = self._store.read_from(self._session_id, self._seen, user_id=self._user_id)
-        for message in new.messages:
-            super().add(message)
+        for number, message in enumerate(new.messages, new.first):
+            self._add(message, number)
         self._seen = new.first + len(new.messages)
+        if checkpoint and checkpoint != self._summed_up:
+            self._sum_up(checkpoint)
+
+    def _add(self, message: Message, number: int) -> None:
+        entry = Entry.of(message)
+        entry.place = (self._log or "", number)
+        self.history.append(entry)
+
+    def _sum_up(self, checkpoint: Checkpoint) -> None:
+        """Let the summary take the place of the entries that it stands for, but for those of the turn that is under way."""
+        told = [self._is_told(entry, checkpoint) for entry in self.history]
+        if any(told):
+            rest = [entry for entry, gone in zip(self.history, told, strict=True) if not gone]
+            rest.insert(told.index(True), Entry.of_summary(checkpoint))
+            self.history[:] = rest
+        self._summed_up = checkpoint
+
+    def _is_told(self, entry: Any, checkpoint: Checkpoint) -> bool:
+        if not isinstance(entry, Entry) or entry.place is None:
+            return isinstance(entry, Entry) and entry.is_summary
+        log, number = entry.place
+        return log == self._log and number < checkpoint.number and (entry.run_id or "") != self._run_id
 
     def _shown(self, messages: Sequence[Message]) -> Sequence[Message]:
-        return self._store.shown(messages)
+        return messages if self._store.retention == "compact" else self._store.shown(messages)
 
 
 def _message(entry: dict[str, Any]) -> Message:
