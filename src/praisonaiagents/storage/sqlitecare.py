@@ -7,6 +7,7 @@ write-ahead log. So another process reads it.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -67,8 +68,9 @@ def _empty_log(file: SqliteFile, db: Connection) -> None:
 def raw(file: SqliteFile) -> Iterator[Raw]:
     """The file and those beside it, then every cell of every table, then the words of the search index."""
     if file.path != MEMORY:
-        for ending in ("", "-wal", "-shm", "-journal"):
-            yield from (Raw(f"bytes of {file.path}{ending}", "", piece) for piece in _bytes_of(file.path + ending))
+        for path in filter(os.path.exists, (file.path + ending for ending in ("", "-wal", "-shm", "-journal"))):
+            yield Raw(f"bytes of {path}", "", b"")
+            yield from (Raw(f"bytes of {path}", "", piece) for piece in _bytes_of(path))
     with file.reading() as db:
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
             yield from _cells(file, db)
@@ -96,7 +98,7 @@ def _cells(file: SqliteFile, db: Connection) -> Iterator[Raw]:
 def _words(file: SqliteFile, db: Connection) -> Iterator[Raw]:
     if not db.has_search:
         return
-    db.execute("CREATE VIRTUAL TABLE temp.words_of_search USING fts5vocab('main', 'search', 'row')")
+    db.execute("CREATE VIRTUAL TABLE IF NOT EXISTS temp.words_of_search USING fts5vocab('main', 'search', 'row')")
     words = db.execute("SELECT term FROM temp.words_of_search")
     while some := words.fetchmany(10_000):
         yield Raw(f"tables of {file.path}", "the search index", framed(_bytes(_in_clear(word)) for (word,) in some))
