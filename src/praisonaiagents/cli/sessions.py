@@ -81,6 +81,8 @@ _ELSEWHERE = {
     "unpin": "praisonaiagents.cli.labels:unpin",
     "archive": "praisonaiagents.cli.labels:archive",
     "unarchive": "praisonaiagents.cli.labels:unarchive",
+    "purge": "praisonaiagents.cli.purge:purge",
+    "verify": "praisonaiagents.cli.verify:verify",
 }
 
 
