@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from servers import postgres, redis
 
-from praisonaiagents.errors import ConfigError, PointNotFound, SessionExists, SessionNotFound
+from praisonaiagents.errors import ConfigError, PointNotFound, PraisonError, SessionExists, SessionNotFound
 from praisonaiagents.model.message import Message
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore
 from praisonaiagents.session.hierarchy import ExtendedSessionData, SessionSnapshot
@@ -113,6 +113,34 @@ def test_what_cannot_be_forked_is_refused_and_makes_nothing(store: HierarchicalS
         store.fork_session("s", new_session_id="s")
     assert [row["session_id"] for row in store.list_sessions()] == ["s"]
     assert store.get_children("s") == []
+
+
+def test_what_makes_no_sense_is_refused_and_changes_nothing(store: HierarchicalSessionStore) -> None:
+    say(store, "s", "0")
+    store.create_snapshot("s")
+    before = store.engine.get(_record("s").key)
+    wrong: list[Callable[[], Any]] = [
+        lambda: store.create_session(""),
+        lambda: store.create_session("new", title=5),  # type: ignore[arg-type]
+        lambda: store.create_session("new", metadata={"x": {1}}),
+        lambda: store.create_session("new", metadata={"x": float("nan")}),
+        lambda: store.create_session("new", parent_id=""),
+        lambda: store.fork_session("s", title=["x"]),  # type: ignore[arg-type]
+        lambda: store.fork_session("s", new_session_id=""),
+        lambda: store.fork_session(None),  # type: ignore[arg-type]
+        lambda: store.create_snapshot("s", label=5),  # type: ignore[arg-type]
+        lambda: store.create_snapshot("s", metadata={"x": b""}),
+        lambda: store.create_snapshot("s", "half a character \ud800"),
+        lambda: store.revert("s", None),  # type: ignore[arg-type]
+        lambda: store.set_title("s", None),  # type: ignore[arg-type]
+        lambda: store.heads("a\nb"),
+    ]
+    for call in wrong:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            call()
+        assert isinstance(caught.value, PraisonError)
+    assert store.engine.get(_record("s").key) == before
+    assert [row["session_id"] for row in store.list_sessions()] == ["s"]
 
 
 def test_the_tree_shows_what_is_still_there(store: HierarchicalSessionStore) -> None:

@@ -30,7 +30,7 @@ from praisonaiagents.session.checkpoint import CHECKPOINT
 from praisonaiagents.session.data import SessionData, iso
 from praisonaiagents.session.places import Defaults, borrow, default_place, defaults
 from praisonaiagents.session.retry import retry_on_conflict
-from praisonaiagents.session.store import SessionStore
+from praisonaiagents.session.store import SessionStore, check_text
 from praisonaiagents.storage.engine import Engine
 from praisonaiagents.storage.jsonfile import JsonFileEngine
 
@@ -151,7 +151,8 @@ class HierarchicalSessionStore(SessionStore):
 
         Raises `SessionExists`, and `SessionNotFound` for the parent.
         """
-        key = _key(session_id or str(uuid.uuid4()), user_id)
+        check_text("a title", "" if title is None else title)
+        key = _key(str(uuid.uuid4()) if session_id is None else session_id, user_id)
         record = Record(*key, agent_name=agent_name, metadata=_titled(metadata or {}, title))
         if parent_id is not None:
             self._register(_key(parent_id, user_id), key.session_id)
@@ -177,13 +178,14 @@ class HierarchicalSessionStore(SessionStore):
 
         Raises `SessionNotFound`, `SessionExists`, `PointNotFound`, `ConfigError` for an index that no message has.
         """
+        check_text("a title", "" if title is None else title)
         if from_message_index is not None and at is not None:
             raise ConfigError("from_message_index and at name two points; give one of them")
         source = self._existing_own(session_id, user_id)
         point = source.head if at is None else self._point(source, at)
         if from_message_index is not None:
             point = _message(source, from_message_index)
-        new_key = _key(new_session_id or str(uuid.uuid4()), source.user_id)
+        new_key = _key(str(uuid.uuid4()) if new_session_id is None else new_session_id, source.user_id)
         self._register(source.key, new_key.session_id)
         given = None if from_message_index is None else str(from_message_index)
         fork = Record(
@@ -210,6 +212,7 @@ class HierarchicalSessionStore(SessionStore):
         user_id: str | None = None,
     ) -> str:
         """Hold on to what the session shows now, and return the snapshot's id. Raises `SessionNotFound`."""
+        check_text("a label", "" if label is None else label)
         snapshot_id = str(uuid.uuid4())
         info = {"label": label, "created_at": time.time(), "metadata": metadata or {}}
 
@@ -423,6 +426,7 @@ class HierarchicalSessionStore(SessionStore):
 
     def _point(self, record: Record, ref: str) -> Pin:
         """The history that a text names. Raises `PointNotFound`."""
+        check_text("a point", ref)
         if ref in _heads(record):
             return _shown(_heads(record)[ref])
         kind, _, number = ref.partition(":")

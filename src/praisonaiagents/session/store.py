@@ -259,7 +259,8 @@ class SessionStore:
         return True
 
     def rename_session(self, session_id: str, title: str, *, user_id: str | None = None) -> bool:
-        """Give the session a title; a blank one clears it. Raises `SessionNotFound`."""
+        """Give the session a title; a blank one clears it. Raises `SessionNotFound`, `ConfigTypeError`."""
+        check_text("a title", title)
         key = _own_key(session_id, user_id)
         if self.engine.get(key) is None:
             raise SessionNotFound(session_id, key.user_id)
@@ -528,6 +529,12 @@ class DefaultSessionStore(SessionStore):
         super().__init__(engine, max_messages=max_messages, retention=retention)
         self.session_dir = engine.folder
         self.lock_timeout = lock_timeout
+
+
+def check_text(what: str, value: object) -> None:
+    """Raise `ConfigTypeError` for anything but text."""
+    if not isinstance(value, str):
+        raise ConfigTypeError(f"{what} is text, not {type(value).__name__}")
 
 
 def _own_key(session_id: str, user_id: str | None) -> Key:
