@@ -1,0 +1,142 @@
+"""Moving sessions from one place to another, and making sure that they arrived.
+
+    for moved in migrate(open_engine(old), open_engine(new)):
+        print(moved.key, moved.outcome)
+
+A session is copied with all it holds, marked as unfinished until it was read again and is the same to the last bit. So a
+migration that was killed is simply run again: what is there is left alone, what is unfinished is begun anew.
+
+What a reader would get wrong: the source is only read, and in the target nothing is ever overwritten: a session that differs
+from the one of the same name is reported and left alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from praisonaiagents.errors import EngineUnreachable, PraisonError, SessionDamage
+from praisonaiagents.model.ids import check_user_id
+from praisonaiagents.model.record import Key, Record
+from praisonaiagents.session.parts import UNFINISHED, Outline, finish, messages, outline, put_together
+from praisonaiagents.storage.engine import Engine
+
+MOVED, THERE, DIFFERS, FAILED, WOULD_MOVE = "moved", "there", "differs", "failed", "would move"
+_PAGE = 200
+
+
+class Moved(NamedTuple):
+    """What became of a session. key: None for what is damaged so that it belongs to nobody.
+
+    outcome: "moved", "there" (it was there already, the same), "differs" (another one of this name is there), "failed"; on a
+    dry run "would move". messages: how many it has. problems: what was lost, or went wrong.
+    """
+
+    key: Key | None
+    outcome: str
+    messages: int = 0
+    problems: tuple[str, ...] = ()
+
+    @property
+    def is_well(self) -> bool:
+        """True if all of the session is in the target, or would be."""
+        return self.outcome not in (DIFFERS, FAILED) and not self.problems
+
+
+class Plan(NamedTuple):
+    """The sessions to move, the one changed first first, so that the target lists them in the same order."""
+
+    sessions: list[Key]
+    problems: tuple[str, ...]
+
+
+def plan(source: Engine, *, user_id: str | None = None) -> Plan:
+    """What there is to move: of all users, or of one."""
+    keys: dict[Key, None] = {}
+    after: str | None = None
+    with _damage() as problems:
+        while True:
+            page = source.list_sessions(user_id and check_user_id(user_id), after=after, limit=_PAGE)
+            keys |= dict.fromkeys(record.key for record in page.records)
+            after = page.after
+            if after is None:
+                break
+    return Plan(list(keys)[::-1], tuple(problems))
+
+
+def migrate(
+    source: Engine, target: Engine, *, user_id: str | None = None, dry_run: bool = False, planned: Plan | None = None
+) -> Iterator[Moved]:
+    """Copy the sessions of all users, or of one, and say of each what became of it.
+
+    What goes wrong with one session stops no other. Raises `EngineUnreachable` where a place cannot be reached at all.
+    """
+    planned = planned or plan(source, user_id=user_id)
+    for problem in planned.problems:
+        yield Moved(None, FAILED, problems=(problem,))
+    for key in planned.sessions:
+        with _damage() as problems:
+            moved = _moved(source, target, key, dry_run)
+        yield moved._replace(problems=(*moved.problems, *problems))
+
+
+def _moved(source: Engine, target: Engine, key: Key, dry_run: bool) -> Moved:
+    try:
+        found = outline(source, key)
+        there = target.get(key)
+        outcome = _compared(target, there, found) if there else None
+        if outcome is None and not dry_run:
+            if there:
+                target.delete(key)  # unfinished
+            _copy(source, target, found)
+    except EngineUnreachable:
+        raise
+    except PraisonError as exc:
+        return Moved(key, FAILED, problems=(str(exc),))
+    lost = (f"{found.lost} messages could not be read",) if found.lost else ()
+    return Moved(key, outcome or (WOULD_MOVE if dry_run else MOVED), len(found.digests), lost)
+
+
+def _compared(target: Engine, there: Record, found: Outline) -> str | None:
+    """What is to be said of a session that is there already; None if it is an unfinished copy."""
+    other = outline(target, there.key)
+    if UNFINISHED in there.extra:
+        return None if set(other.digests) <= set(found.digests) else DIFFERS  # else somebody went on with it
+    return THERE if _same(found, other) else DIFFERS
+
+
+def _copy(source: Engine, target: Engine, found: Outline) -> None:
+    record = put_together(target, found.header, messages(source, found), finished=False)
+    if not _same(found, outline(target, record.key)):
+        raise _Different(
+            f"session {record.session_id!r} is not the same in the target; it is marked as unfinished there"
+        )
+    finish(target, record)
+
+
+class _Different(PraisonError, RuntimeError):
+    """What was read back is not what was written."""
+
+
+def _same(found: Outline, copy: Outline) -> bool:
+    with_time = bool(found.header.created_at)
+    return found.fingerprint(with_time=with_time) == copy.fingerprint(with_time=with_time)
+
+
+@contextmanager
+def _damage() -> Iterator[list[str]]:
+    """What engines report as damaged meanwhile."""
+    problems: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield problems
+        finally:
+            told = list(caught)
+    for warning in told:
+        if issubclass(warning.category, SessionDamage):
+            problems.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -1,0 +1,247 @@
+"""Sessions as files: exported, and imported again.
+
+    for piece in to_jsonl(engine, key): file.write(piece)
+    import_file("session.json", engine)
+
+Two forms hold everything, and what is imported and exported again is the same to the byte: JSONL, a header and then a message
+a line, is written and read as a stream; JSON is one object that people can read, with `messages` as they expect it. Besides
+these, `import_file` reads session files of ours and of PraisonAI's, damaged ones too, and what PraisonAI exports.
+
+What a reader would get wrong: an imported session never takes the place of another one, and where the import fails nothing
+is left of it. The time of its last change is the place's own, and is not carried along.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from itertools import chain, islice
+from typing import Any, BinaryIO
+
+import msgspec
+
+from praisonaiagents.errors import NewerFormat, NotASessionFile, PraisonError
+from praisonaiagents.model.ids import DEFAULT_USER, check_session_id, check_user_id, file_stem, id_of_stem
+from praisonaiagents.model.message import Message, decode, encode
+from praisonaiagents.model.record import Key, Record
+from praisonaiagents.session.parts import FORMAT, Header, PartHead, Shared, messages, outline, put_together
+from praisonaiagents.storage import jsonload
+from praisonaiagents.storage.engine import Engine
+from praisonaiagents.storage.jsonfile import JsonFileEngine
+from praisonaiagents.storage.jsonlayout import TooNew
+
+_LINEAGE = ("parent_id", "children_ids", "forked_from_message_id")
+_HEAD_BYTES = 4096
+
+
+class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+    """In a JSON export, a part that only pins hold."""
+
+    begins: Shared | None = None
+    messages: list[msgspec.Raw] = []
+
+
+class _Lists(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The messages of a JSON export."""
+
+    archived_messages: list[msgspec.Raw] = []
+    messages: list[msgspec.Raw] = []
+    kept: list[_Kept] = []
+
+
+# Exporting
+
+
+def to_jsonl(engine: Engine, key: Key) -> Iterator[bytes]:
+    """A session as lines: a header, then the messages. Raises `SessionNotFound`, and `Conflict` if it changed meanwhile."""
+    found = outline(engine, key)
+    yield msgspec.json.encode(found.header) + b"\n"
+    for message in messages(engine, found):
+        yield encode(message) + b"\n"
+
+
+def to_json(engine: Engine, key: Key) -> Iterator[bytes]:
+    """A session as one JSON object, piece by piece. Raises as `to_jsonl` does."""
+    found = outline(engine, key)
+    header, lines = found.header, map(encode, messages(engine, found))
+    head = {name: value for name, value in msgspec.to_builtins(header).items() if name not in ("start", "parts")}
+    yield b"{\n" + b"".join(b"%b: %b,\n" % tuple(map(msgspec.json.encode, pair)) for pair in head.items())
+    history, *kept = header.parts
+    if header.start:
+        yield b'"archived_messages": ['
+        yield from _listed(islice(lines, header.start))
+        yield b"],\n"
+    yield b'"messages": ['
+    yield from _listed(islice(lines, history.messages - header.start))
+    yield b"]"
+    for number, part in enumerate(kept):
+        begins = b'"begins": %b, ' % msgspec.json.encode(part.begins) if part.begins else b""
+        yield b',\n"kept": [\n{' * (number == 0) + b",\n{" * (number > 0) + begins + b'"messages": ['
+        yield from _listed(islice(lines, part.messages))
+        yield b"]}"
+    yield b"\n]" * bool(kept) + b"\n}\n"
+
+
+def _listed(lines: Iterable[bytes]) -> Iterator[bytes]:
+    between = b"\n"
+    for line in lines:
+        yield between + line
+        between = b",\n"
+    yield b"\n" * (between != b"\n")
+
+
+# Importing
+
+Renamed = Callable[[Header], Header]
+
+
+def renaming(session_id: str | None = None, user_id: str | None = None, *, lineage: bool = True) -> Renamed:
+    """A function that gives a session other ids (None: its own); without `lineage` it comes from nowhere."""
+    new_session, new_user = session_id and check_session_id(session_id), user_id and check_user_id(user_id)
+
+    def rename(header: Header) -> Header:
+        extra = {name: value for name, value in header.extra.items() if lineage or name not in _LINEAGE}
+        return msgspec.structs.replace(
+            header, session_id=new_session or header.session_id, user_id=new_user or header.user_id, extra=extra
+        )
+
+    return rename
+
+
+def import_file(path: str | os.PathLike[str], engine: Engine, rename: Renamed | None = None) -> Record:
+    """Make a session of a file: an export of ours, or a session file of ours or PraisonAI's, or what PraisonAI exports.
+
+    What cannot be read of a damaged file is reported as `SessionDamage`; the file stays as it is. Raises `SessionExists`,
+    `NotASessionFile`, `NewerFormat`, `InvalidId`, `InvalidMessage`.
+    """
+    rename = rename or renaming()
+    try:
+        with open(path, "rb") as file:
+            header = _jsonl_header(file)
+            if header is not None:
+                return put_together(engine, rename(header), _lines(file))
+            return import_bytes(file.read(), engine, rename, stem=os.path.basename(path).rpartition(".")[0])
+    except OSError as exc:
+        if isinstance(exc, PraisonError):
+            raise
+        raise NotASessionFile(f"{os.fspath(path)}: {exc.strerror or exc}", os.fspath(path)) from exc
+
+
+def import_bytes(data: bytes, engine: Engine, rename: Renamed | None = None, *, stem: str = "") -> Record:
+    """`import_file` of bytes. stem: the name of the file they are from, for one that does not say whose it is."""
+    rename = rename or renaming()
+    if _is_export(data):
+        return put_together(engine, *_document(data, rename))
+    return _import_session_file(_as_session_file(data), engine, rename, stem)
+
+
+def import_dict(values: Mapping[str, Any], engine: Engine, rename: Renamed) -> Record:
+    """`import_file` of a JSON object."""
+    return import_bytes(json.dumps({"session_id": str(uuid.uuid4()), **values}).encode(), engine, rename)
+
+
+def _jsonl_header(file: BinaryIO) -> Header | None:
+    """The header of a JSONL export, and the file is where its messages begin; None, and its beginning, for any other."""
+    if _is_export(file.read(_HEAD_BYTES)):
+        file.seek(0)
+        try:
+            values = msgspec.json.decode(file.readline())
+            if isinstance(values, dict) and "parts" in values:
+                return msgspec.convert(values, Header)
+        except msgspec.ValidationError as exc:
+            raise NotASessionFile(f"not an exported session: {exc}") from exc
+        except msgspec.DecodeError:
+            pass  # the object does not end on its first line
+    file.seek(0)
+    return None
+
+
+def _is_export(data: bytes) -> bool:
+    return data.lstrip(b"\xef\xbb\xbf{ \r\n\t").startswith(
+        (b'"format":"%b"' % FORMAT.encode(), b'"format": "%b"' % FORMAT.encode())
+    )
+
+
+def _lines(file: Iterable[bytes]) -> Iterator[Message]:
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            yield _message(line, number)
+
+
+def _document(data: bytes, rename: Renamed) -> tuple[Header, Iterator[Message]]:
+    """What `to_json` wrote."""
+    try:
+        header, lists = msgspec.json.decode(data, type=Header), msgspec.json.decode(data, type=_Lists)
+    except msgspec.MsgspecError as exc:
+        raise NotASessionFile(f"not a whole exported session: {exc}") from exc
+    history = PartHead(len(lists.archived_messages) + len(lists.messages))
+    kept = [PartHead(len(part.messages), part.begins) for part in lists.kept]
+    header = msgspec.structs.replace(header, start=len(lists.archived_messages), parts=[history, *kept])
+    lines = chain(lists.archived_messages, lists.messages, *(part.messages for part in lists.kept))
+    return rename(header), (_message(bytes(line), number) for number, line in enumerate(lines, 1))
+
+
+def _message(line: bytes, number: int) -> Message:
+    try:
+        return decode(line)
+    except (ValueError, RecursionError) as exc:
+        raise NotASessionFile(f"entry {number} of the export is no message") from exc
+
+
+# Session files
+
+
+def _import_session_file(data: bytes, engine: Engine, rename: Renamed, stem: str) -> Record:
+    """Let the engine of such files read it, in a folder of its own."""
+    try:
+        loaded = jsonload.load(data, _named(stem))
+    except jsonload.Unreadable as exc:
+        raise NotASessionFile(str(exc)) from exc
+    except TooNew as exc:
+        raise NewerFormat(f"the file has {exc}") from exc
+    key = loaded.record.key
+    with tempfile.TemporaryDirectory() as folder, closing(JsonFileEngine(folder)) as source:
+        place = folder if key.user_id == DEFAULT_USER else os.path.join(folder, "users", file_stem(key.user_id))
+        os.makedirs(place, exist_ok=True)
+        with open(os.path.join(place, f"{file_stem(key.session_id)}.json"), "wb") as file:
+            file.write(data)
+        found = outline(source, key)
+        return put_together(engine, rename(found.header), messages(source, found))
+
+
+def _named(stem: str) -> Key | None:
+    try:
+        return Key(DEFAULT_USER, id_of_stem(stem) or check_session_id(stem))
+    except ValueError:
+        return None
+
+
+def _as_session_file(data: bytes) -> bytes:
+    """A file of PraisonAI's that holds a session in other words, in those of its session files; any other as it is."""
+    try:
+        values = msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        return data
+    if not isinstance(values, dict) or "storage" in values:
+        return data
+    told = values.get("messages", values.get("chat_history"))
+    if not isinstance(told, list) or ("messages" in values and not any(map(_lacks_time, told))):
+        return data
+    rest = {name: value for name, value in values.items() if name not in ("messages", "chat_history")}
+    return msgspec.json.encode(rest | {"messages": [_timed(m) if _lacks_time(m) else m for m in told]})
+
+
+def _lacks_time(message: Any) -> bool:
+    """True for one from PraisonAI's databases, where the time is `created_at`."""
+    return (
+        isinstance(message, dict) and "timestamp" not in message and isinstance(message.get("created_at"), int | float)
+    )
+
+
+def _timed(message: dict[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in message.items() if name != "created_at"}
+    return rest | {"timestamp": message["created_at"]}
