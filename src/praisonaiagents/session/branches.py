@@ -150,12 +150,14 @@ def merge(
 
     def attempt() -> Merged:
         present = store.engine.read(target, 0)
-        part = _to_merge(present.messages, offered, into, source)
+        part, goes_on = _to_merge(present.messages, offered, into, source)
         if summary is not None and part:
             which = tuple(message.id for message in part)
             new = [made.get(which) or made.setdefault(which, _summary(part, summary, source))]
         else:
             new = [_copy(message, source) for message in part]
+            if not goes_on:
+                _check_begins_whole(part, source)
         if new:
             length = present.first + len(present.messages)
             store.append(into, new, user_id=user_id, expected_length=length)
@@ -208,8 +210,11 @@ def _of_another_log(store: HierarchicalSessionStore, record: Record, point: Pin)
 # What is merged
 
 
-def _to_merge(present: Sequence[Message], offered: Sequence[Message], into: str, source: str) -> list[Message]:
-    """The messages of the source that are to be merged, in order; none if all were before. Raises `MergeRefused`."""
+def _to_merge(
+    present: Sequence[Message], offered: Sequence[Message], into: str, source: str
+) -> tuple[list[Message], bool]:
+    """The messages of the source that are to be merged, in order, none if all were before; and whether they go on exactly
+    where the others end. Raises `MergeRefused`."""
     skipped, start, shared = _shared(present, offered)
     start += shared
     goes_on = skipped + shared == len(present)
@@ -225,12 +230,11 @@ def _to_merge(present: Sequence[Message], offered: Sequence[Message], into: str,
     if not part:
         if not any({_copy_id(message), _summary_id(message)} & ids for message in offered):
             raise MergeRefused(f"session {source!r} has no turn that {into!r} does not have")
-        return []
+        return [], goes_on
     _check_whole(part, source)
     if not goes_on:
         _check_whole(present, into)
-        _check_begins_whole(part, source)
-    return part
+    return part, goes_on
 
 
 def _turn_start(messages: Sequence[Message], index: int) -> int:
