@@ -20,6 +20,7 @@ from praisonaiagents.errors import PraisonError
 _COMMANDS = {
     "session": "praisonaiagents.cli.sessions:session",
     "run": "praisonaiagents.cli.run:run",
+    "migrate": "praisonaiagents.cli.transfer:migrate",
     "doctor": "praisonaiagents.cli.doctor:doctor",
     "completion": "praisonaiagents.cli.completion:completion",
 }

@@ -81,6 +81,8 @@ _ELSEWHERE = {
     "unpin": "praisonaiagents.cli.labels:unpin",
     "archive": "praisonaiagents.cli.labels:archive",
     "unarchive": "praisonaiagents.cli.labels:unarchive",
+    "export": "praisonaiagents.cli.transfer:export",
+    "import": "praisonaiagents.cli.transfer:import_",
     "purge": "praisonaiagents.cli.purge:purge",
     "verify": "praisonaiagents.cli.verify:verify",
 }

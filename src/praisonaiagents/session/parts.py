@@ -182,6 +182,12 @@ def messages(engine: Engine, found: Outline) -> Iterator[Message]:
     _check_unchanged(engine, found.record, found.own[0][0])
 
 
+def visible(engine: Engine, record: Record) -> Iterator[Message]:
+    """The messages that a session shows, oldest first, but for those that cannot be read."""
+    view = _View(record.head, None, [], [], frozenset())
+    return (message for _, message in _read(engine, record.key, view, record.start))
+
+
 def _outlined(record: Record, history: _View, pins: dict[str, _View]) -> Outline:
     parts = _Parts(history)
     spans = {

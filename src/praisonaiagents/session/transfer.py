@@ -24,11 +24,12 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from praisonaiagents.errors import NewerFormat, NotASessionFile, PraisonError
+from praisonaiagents.errors import NewerFormat, NotASessionFile, PraisonError, SessionNotFound
 from praisonaiagents.model.ids import DEFAULT_USER, check_session_id, check_user_id, file_stem, id_of_stem
 from praisonaiagents.model.message import Message, decode, encode
 from praisonaiagents.model.record import Key, Record
-from praisonaiagents.session.parts import FORMAT, Header, PartHead, Shared, messages, outline, put_together
+from praisonaiagents.session import render
+from praisonaiagents.session.parts import FORMAT, Header, PartHead, Shared, messages, outline, put_together, visible
 from praisonaiagents.storage import jsonload
 from praisonaiagents.storage.engine import Engine
 from praisonaiagents.storage.jsonfile import JsonFileEngine
@@ -84,6 +85,23 @@ def to_json(engine: Engine, key: Key) -> Iterator[bytes]:
         yield from _listed(islice(lines, part.messages))
         yield b"]}"
     yield b"\n]" * bool(kept) + b"\n}\n"
+
+
+def to_markdown(engine: Engine, key: Key) -> Iterator[str]:
+    """What a session shows, for people. Raises `SessionNotFound`."""
+    return render.to_markdown(record := _existing(engine, key), visible(engine, record))
+
+
+def to_html(engine: Engine, key: Key) -> Iterator[str]:
+    """What a session shows, as one file for a browser. Raises `SessionNotFound`."""
+    return render.to_html(record := _existing(engine, key), visible(engine, record))
+
+
+def _existing(engine: Engine, key: Key) -> Record:
+    record = engine.get(key)
+    if record is None:
+        raise SessionNotFound(key.session_id, key.user_id)
+    return record
 
 
 def _listed(lines: Iterable[bytes]) -> Iterator[bytes]:
