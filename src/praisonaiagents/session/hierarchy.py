@@ -356,6 +356,28 @@ class HierarchicalSessionStore(SessionStore):
             title=title_of(record),
         )
 
+    # Moving
+
+    def export_session(self, session_id: str, *, user_id: str | None = None) -> dict[str, Any]:
+        """Everything of the session as one JSON object, with snapshots and earlier heads. Raises `SessionNotFound`."""
+        from praisonaiagents.session import transfer
+
+        return transfer.to_dict(self.engine, self._existing(session_id, user_id).key)
+
+    def import_session(
+        self, data: Mapping[str, Any], new_session_id: str | None = None, *, user_id: str | None = None
+    ) -> str:
+        """Make a session of what `export_session` gave, ours or PraisonAI's, and return its id (default: a new UUID).
+
+        It is the user's, and stands alone: without parent and children. Snapshots come along. Raises `SessionExists`,
+        `NotASessionFile` for what holds no session.
+        """
+        from praisonaiagents.session import transfer
+
+        key = _key(str(uuid.uuid4()) if new_session_id is None else new_session_id, user_id)
+        alone = transfer.renaming(key.session_id, key.user_id, lineage=False)
+        return transfer.import_dict(data, self.engine, alone).session_id
+
     # Inside
 
     def _existing(self, session_id: str, user_id: str | None) -> Record:

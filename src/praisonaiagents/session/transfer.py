@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from itertools import chain, islice
@@ -24,7 +23,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from praisonaiagents.errors import NewerFormat, NotASessionFile, PraisonError, SessionNotFound
+from praisonaiagents.errors import ConfigTypeError, NewerFormat, NotASessionFile, PraisonError, SessionNotFound
 from praisonaiagents.model.ids import DEFAULT_USER, check_session_id, check_user_id, file_stem, id_of_stem
 from praisonaiagents.model.message import Message, decode, encode
 from praisonaiagents.model.record import Key, Record
@@ -85,6 +84,12 @@ def to_json(engine: Engine, key: Key) -> Iterator[bytes]:
         yield from _listed(islice(lines, part.messages))
         yield b"]}"
     yield b"\n]" * bool(kept) + b"\n}\n"
+
+
+def to_dict(engine: Engine, key: Key) -> dict[str, Any]:
+    """The object that `to_json` writes. Raises as it does."""
+    values: dict[str, Any] = json.loads(b"".join(to_json(engine, key)))  # msgspec makes floats of very large integers
+    return values
 
 
 def to_markdown(engine: Engine, key: Key) -> Iterator[str]:
@@ -158,8 +163,18 @@ def import_bytes(data: bytes, engine: Engine, rename: Renamed | None = None, *, 
 
 
 def import_dict(values: Mapping[str, Any], engine: Engine, rename: Renamed) -> Record:
-    """`import_file` of a JSON object."""
-    return import_bytes(json.dumps({"session_id": str(uuid.uuid4()), **values}).encode(), engine, rename)
+    """`import_file` of a JSON object. Raises `ConfigTypeError` for what is none."""
+    if not isinstance(values, Mapping):
+        raise ConfigTypeError(f"an exported session is a dict, not {type(values).__name__}")
+    try:
+        given = {name: values[name] for name in sorted(values, key=lambda name: name != "format")}
+        if given.get("format") != FORMAT:
+            given |= {"session_id": "imported", "user_id": ""}  # whatever it says, it gets others
+        return import_bytes(json.dumps(given, allow_nan=False).encode(), engine, rename)
+    except (TypeError, ValueError, RecursionError) as exc:
+        if isinstance(exc, PraisonError):
+            raise
+        raise NotASessionFile(f"the exported session holds what is not JSON: {exc}") from exc
 
 
 def _jsonl_header(file: BinaryIO) -> Header | None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
 from praisonaiagents.errors import MessageIdConflict, NewerFormat, NotASessionFile
-from praisonaiagents.model.message import decode, encode
+from praisonaiagents.model.message import decode, decode_or_none, encode
 from praisonaiagents.model.record import Key, Record
 from praisonaiagents.storage import jsonlayout as layout
 from praisonaiagents.storage import jsonload
@@ -25,6 +25,7 @@ from praisonaiagents.storage.filelock import Opened
 
 _HEAD_ROOM = 8192
 _TAIL_BLOCK = 8 * 1024
+_FEW = 16  # ids that are quicker found one by one
 
 
 class SessionFile(NamedTuple):
@@ -175,7 +176,7 @@ def not_stored(file: SessionFile, given: Batch, loaded: jsonload.Loaded | None =
     if loaded is None:
         data = _bytes_of(file.opened)
         start = layout.find_history(data, file.head) if file.head else 0
-        stored = {message_id: _stored_line(data, message_id, start) for message_id in given.given}
+        stored = _stored_lines(data, given.given, start)
     else:
         stored = {message.id: encode(message) for message in loaded.messages}
     return [line for message_id, line in given.lines.items() if not _is_stored(message_id, line, stored)]
@@ -186,6 +187,20 @@ def _is_stored(message_id: str, line: bytes, stored: Mapping[str, bytes | None])
     if found is not None and not same(found, line):
         raise MessageIdConflict(message_id)
     return found is not None
+
+
+def _stored_lines(data: bytes, ids: Collection[str], start: int) -> Mapping[str, bytes | None]:
+    """The lines of messages that stand somewhere after `start`. Many ids are found in one go."""
+    if len(ids) <= _FEW:
+        return {message_id: _stored_line(data, message_id, start) for message_id in ids}
+    found: dict[str, bytes | None] = {}
+    while (end := data.find(b"\n", start)) >= 0:
+        line = data[start:end].removesuffix(b",")
+        message = decode_or_none(line) if line.startswith(b'{"') else None
+        if message and message.id in ids:
+            found.setdefault(message.id, line)
+        start = end + 1
+    return found
 
 
 def _stored_line(data: bytes, message_id: str, start: int) -> bytes | None:
