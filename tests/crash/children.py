@@ -16,12 +16,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from praisonaiagents.errors import Conflict, SessionExists, SessionNotFound, StorageFull
 from praisonaiagents.model.record import Key, Record
+from praisonaiagents.session.hierarchy import HierarchicalSessionStore
 from praisonaiagents.session.places import open_store
 from praisonaiagents.session.store import DefaultSessionStore
 
@@ -165,6 +166,45 @@ def append_to(url: str, session_id: str, author: str, count: int, first: int, la
         for number, new in enumerate(messages, first):
             store.append(session_id, [new])
             say(number)
+
+
+def go_back_and_forth(url: str, session_id: str, seed: str) -> None:
+    """Fork, take snapshots, go back and undo, saying before each step what the session will show, and then that it does."""
+    chance, number = random.Random(seed), 0
+    shown: list[str] = []
+    held: dict[str, list[str]] = {}
+    heads: list[list[str]] = []
+    with closing(HierarchicalSessionStore(url=url, lock_timeout=PATIENCE_S)) as store:
+        store.open_session(session_id)
+        while True:
+            step = chance.choice(("append", "append", "snapshot", "revert", "take back", "undo", "fork"))
+            number += 1
+            if step == "append":
+                shown = [*shown, f"{number} {'x' * chance.randrange(3000)}"]
+                say(["next", shown])
+                store.add_user_message(session_id, shown[-1])
+            elif step == "snapshot":
+                held[store.create_snapshot(session_id, str(number))] = shown
+                say(["snapshot", list(held)[-1], shown])
+            elif step == "fork":
+                say(["fork", store.fork_session(session_id), shown])
+            elif step == "undo" and heads:
+                shown, heads[-1] = heads[-1], shown
+                say(["next", shown])
+                assert store.undo(session_id)
+            elif step in ("revert", "take back") and shown:
+                name = (
+                    chance.choice(list(held))
+                    if held and step == "revert"
+                    else f"message:{chance.randrange(len(shown))}"
+                )
+                target = held[name] if name in held else shown[: int(name.partition(":")[2]) + 1]
+                say(["next", target])
+                count = len(store.heads(session_id))
+                store.revert(session_id, name)
+                heads += [shown] if len(store.heads(session_id)) > count else []
+                shown = target
+            say(["now", shown])
 
 
 def histories(url: str, author: str, seed: str) -> None:
