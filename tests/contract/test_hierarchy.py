@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from servers import postgres, redis
 
-from praisonaiagents.errors import ConfigError, PointNotFound, PraisonError, SessionExists, SessionNotFound
+from praisonaiagents.errors import (
+    ConfigError,
+    MergeRefused,
+    PointNotFound,
+    PraisonError,
+    SessionExists,
+    SessionNotFound,
+)
 from praisonaiagents.model.message import Message
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore
+from praisonaiagents.session.branches import merge
 from praisonaiagents.session.hierarchy import ExtendedSessionData, SessionSnapshot
 
 Place = Callable[[], AbstractContextManager[str]]
@@ -458,6 +466,22 @@ class Histories(RuleBasedStateMachine):
             self.shown[session_id] = earlier
         self._check()
 
+    @rule(which=st.integers(0, 9), other=st.integers(0, 9))
+    def merge(self, which: int, other: int) -> None:
+        into, source = self._pick(which), self._pick(other)
+        ours, theirs = self.shown[into], self.shown[source]
+        shared = next(
+            (n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+        )
+        new = [text for text in theirs[shared:] if text not in ours]
+        if into == source or not new:
+            with suppress(MergeRefused):
+                assert merge(self.store, into, source).message_ids == []
+        else:
+            assert len(merge(self.store, into, source).message_ids) == len(new)
+            self.shown[into] = [*ours, *new]
+        self._check()
+
     @precondition(lambda self: len(self.shown) > 1)
     @rule(which=st.integers(0, 9))
     def delete(self, which: int) -> None:
@@ -474,6 +498,6 @@ def test_random_histories_are_what_they_were(url: str) -> None:
 
     OfPlace.url = url
     few = settings(
-        max_examples=15, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
     run_state_machine_as_test(OfPlace, settings=few)  # type: ignore[no-untyped-call]
