@@ -86,7 +86,8 @@ async def _asked(messages: Sequence[Message], ask: AskForText | None, timeout_s:
             answer = await ask(_QUESTION + _excerpt(messages))
     except Exception:
         return ""  # there is a title to fall back on
-    title = _plain(_LABEL.sub("", _plain(answer)))
+    lines = [line for line in answer.splitlines() if line.strip()]
+    title = _plain(_LABEL.sub("", _plain(lines[0]))) if len(lines) == 1 else ""
     fits = len(title) <= LONGEST and len(title.split()) <= _MOST_WORDS and title.isprintable()
     return title if fits else ""
 
