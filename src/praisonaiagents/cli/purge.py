@@ -13,7 +13,7 @@ import click
 from praisonaiagents.cli.output import bold, is_terminal, json_option, print_json, safe, wants_json
 from praisonaiagents.cli.place import db_option, store
 from praisonaiagents.cli.progress import watching
-from praisonaiagents.cli.sessions import complete_session_id
+from praisonaiagents.cli.sessions import complete_session_id, not_found
 
 if TYPE_CHECKING:
     from praisonaiagents.session.erase import Purged
@@ -42,6 +42,9 @@ def purge(user: str | None, session_id: str | None, yes: bool) -> None:
 
     if not user and session_id is None:
         raise click.UsageError("say whom to erase: --user, or --session for one session")
+    if session_id is not None and not store().session_exists(session_id, user_id=user or ""):
+        if not user and store().engine.owners(session_id):
+            raise not_found(session_id, user)  # it says whose it is
     if not yes and not _confirmed(user, session_id):
         click.echo("Cancelled")
         return

@@ -103,6 +103,7 @@ def _remove(path: str) -> None:
 def raw(engine: JsonFileEngine) -> Iterator[Raw]:
     """All files of the folder and of those below it that are ours, and their names."""
     place = f"files in {engine.folder}"
+    yield Raw(place, "", b"")
     for path in _paths(engine.folder):
         where = path[len(engine.folder) + 1 :]
         folder, _, name = where.rpartition("/")

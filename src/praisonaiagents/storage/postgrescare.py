@@ -7,6 +7,7 @@ planner knows of a table quotes values of it, too. The first two are an operator
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ def raw(engine: PostgresEngine) -> Iterator[Raw]:
     """Every cell of every table of the schema, and what the planner knows of them."""
     schema, quoted = engine._server.schema, engine._server._quoted.replace("%", "%%")
     place = f"tables of schema {schema} on {engine._server.place}"
+    yield Raw(place, "", b"")
     for table, oid, pages, _ in _rows(engine, _TABLES, (schema,)):
         columns = _rows(engine, _COLUMNS, (oid,))
         shown = ", ".join(_as_text(name, kind) for name, kind in columns)
@@ -78,7 +80,8 @@ def raw(engine: PostgresEngine) -> Iterator[Raw]:
             if rows:
                 yield Raw(place, f"table {table}", framed(_bytes(cell) for row in rows for cell in row if cell))
     for table, column, _, values in _rows(engine, _STATISTICS, (schema,)):
-        yield Raw(place, f"what the planner knows of {table}.{column} (table pg_statistic)", _bytes(values))
+        known = re.sub('[{},"]', "\n", values)
+        yield Raw(place, f"what the planner knows of {table}.{column} (table pg_statistic)", framed([_bytes(known)]))
 
 
 def _as_text(name: str, kind: str) -> str:

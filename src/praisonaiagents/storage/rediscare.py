@@ -132,6 +132,7 @@ def _wait(server: _Server, until: float) -> bool:
 def raw(engine: RedisEngine) -> Iterator[Raw]:
     """All keys with the engine's prefix, the server's logs, and its files where they lie on this machine."""
     place, names = engine._place, engine._names
+    yield Raw(f"keys on {place}", "", b"")
     for server in _servers(engine):
         for key in _keys(server, names.prefix):
             shown = key.decode(errors="replace")
