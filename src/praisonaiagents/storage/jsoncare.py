@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _BESIDE = r"\.json(?:\.lock|\.(?:\d+-[0-9a-f]{8}\.)?tmp|\.corrupt.*)"
 """What lies beside a session's file: its lock, what a crash left of a rewrite, what PraisonAI took for corrupt."""
+_RESTORE = "restore it from a backup"
 _MENDS = "nothing to do: the next change of the session writes it anew, and what cannot be read is kept in {aside}"
 
 
@@ -171,26 +172,24 @@ def _look(engine: JsonFileEngine, path: str) -> Iterator[Finding]:
 
 def _compare(file: SessionFile, loaded: Loaded, mends: str) -> Iterator[Finding]:
     """A file with what it says of itself."""
+    footer = footer_of(file)
     kept = f"{len(loaded.messages)} messages can be read"
+    more = loaded.record.message_count - footer.message_count if footer else 0
+    archived = file.head.start - loaded.record.start if file.head else 0
     if loaded.damage:
         size = sum(map(len, loaded.damage))
         yield Finding(True, f"{file.path}: {size:,} bytes cannot be read, {kept}", mends, file.key)
-    footer = footer_of(file)
     if file.head is not None and footer is None:
         yield Finding(True, f"{file.path}: its end is torn, {kept}", mends, file.key)
-    visible = loaded.record.message_count
-    if footer is not None and footer.message_count > visible:
-        lost = footer.message_count - visible
-        yield Finding(True, f"{file.path}: {lost} messages are missing, {kept}", "restore it from a backup", file.key)
-    if footer is not None and footer.message_count < visible:
-        more = visible - footer.message_count
+    if more < 0 and not loaded.damage:
+        yield Finding(True, f"{file.path}: {-more} messages are missing, {kept}", _RESTORE, file.key)
+    if more > 0:
         yield Finding(False, f"{file.path}: it holds {more} messages more than it says", "nothing to do", file.key)
-    if file.head is not None and file.head.start > loaded.record.start:
-        lost = file.head.start - loaded.record.start
-        what = f"{file.path}: {lost} archived messages are missing, {kept}"
-        yield Finding(True, what, "restore it from a backup", file.key)
+    if archived > 0 and not loaded.damage:
+        yield Finding(True, f"{file.path}: {archived} archived messages are missing, {kept}", _RESTORE, file.key)
     for (_, start, length), pin in loaded.moved.items():
-        if lost := length - start - (pin.length - pin.start):
+        lost = length - start - (pin.length - pin.start)
+        if lost and pin in loaded.record.pins.values():
             what = f"{file.path}: an earlier state has lost {lost} of its {length - start} messages"
             yield Finding(
                 True, what, "what is left of it can be gone back to; restore the file from a backup", file.key

@@ -8,11 +8,12 @@ write-ahead log. So another process reads it.
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from praisonaiagents.errors import LockTimeout, StorageError
 from praisonaiagents.storage.powers import Finding, Raw, framed, pieces
@@ -23,6 +24,7 @@ _ROWS = 500
 _USER = "\ue000"  # begins the word of a user in the search index, see `sqlitesearch`
 _COPY = "import shutil, sys; shutil.copyfileobj(open(sys.argv[1], 'rb'), sys.stdout.buffer)"
 _MOST_FINDINGS = 20
+_FOREIGN = "row {1} of table {0} points to a row of {2} that is gone"
 _RECOVER = "copy the file, then: sqlite3 {path} .recover | sqlite3 rescued.db; or restore a backup"
 
 
@@ -124,14 +126,22 @@ def audit(file: SqliteFile) -> Iterator[Finding]:
         with file.reading() as db:
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
                 return
-            for (said,) in db.execute(f"PRAGMA integrity_check({_MOST_FINDINGS})").fetchall():
-                if said != "ok":
-                    yield Finding(True, f"SQLite's integrity check: {' '.join(said.split())}", recover)
-            for table, row, parent, _ in db.execute("PRAGMA foreign_key_check").fetchmany(_MOST_FINDINGS):
-                yield Finding(True, f"row {row} of table {table} points to a row of {parent} that is gone", recover)
+            said = [text for (text,) in _rows(db, f"PRAGMA integrity_check({_MOST_FINDINGS})")]
+            said += [_FOREIGN.format(*row) for row in _rows(db, "PRAGMA foreign_key_check") if len(row) > 1][
+                :_MOST_FINDINGS
+            ]
+            yield from (Finding(True, f"{file.path}: SQLite says: {text}", recover) for text in said if text != "ok")
             yield from (_finding(db, *check) for check in _CHECKS if _count(db, check[0]))
     except StorageError as exc:
         yield Finding(True, str(exc), recover)
+
+
+def _rows(db: Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a check, as far as it comes; where it stops at damage, a last one that tells so."""
+    try:
+        yield from db.execute(query)
+    except sqlite3.DatabaseError as exc:
+        yield (str(exc),)
 
 
 def _finding(db: Connection, query: str, is_damage: bool, what: str, remedy: str) -> Finding:
@@ -139,8 +149,9 @@ def _finding(db: Connection, query: str, is_damage: bool, what: str, remedy: str
 
 
 def _count(db: Connection, query: str) -> int:
-    (count,) = db.execute(query).fetchone()
-    return int(count)
+    for (count,) in _rows(db, query):
+        return count if isinstance(count, int) else 0  # that the file is damaged was told already
+    return 0
 
 
 _HARMLESS = "harmless, it only takes room"
