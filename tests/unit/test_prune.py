@@ -248,11 +248,12 @@ def test_a_fork_outlives_a_parent_that_is_pruned(everywhere: HierarchicalSession
 def test_progress_is_told(store: HierarchicalSessionStore) -> None:
     for name in "abc":
         say(store, name, "x")
-    seen: list[Any] = []
-    found = plan(store, Limits(keep=1), progress=lambda: seen.append(None))
-    assert len(seen) == 3
-    apply(store, found, progress=seen.append)
-    assert [change.session_id for change in seen[3:]] == ["b", "a"]
+    seen: list[tuple[str, int, int]] = []
+    found = plan(store, Limits(keep=1), watch=lambda *told: seen.append(told))
+    assert seen == [("Looking at sessions", number, 0) for number in (1, 2, 3)]
+    seen.clear()
+    apply(store, found, watch=lambda *told: seen.append(told))
+    assert seen == [("Pruning", number, 2) for number in (0, 1, 2)]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.memory.config import MemoryConfig, resolve, with_settings
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import Content
-from praisonaiagents.session.compaction import Policy
+from praisonaiagents.session.compaction import KEEP_LAST, Compacted, Policy
 from praisonaiagents.session.conversation import Conversation, StoredConversation
 from praisonaiagents.session.places import get_default_session_store, open_store
 from praisonaiagents.session.store import SessionStore
@@ -180,6 +180,22 @@ class Agent:
         """`start` on the running event loop. It shows nothing."""
         return await self.achat(prompt if prompt is not None else self._task or "Hello", **settings)
 
+    def compact(
+        self, keep_last: int = KEEP_LAST, *, watch: Callable[[str, int, int], object] = lambda *_: None
+    ) -> Compacted | None:
+        """Let the model sum up all but the last messages of the session now, see `session.compaction`. Nothing is removed.
+
+        None if there is nothing to sum up, or somebody else did it meanwhile. watch: told what is being done, how much of it
+        is done, and how much there is to do. Raises `ModelError`, `StorageError`, `ConfigError` without a session.
+        """
+        from praisonaiagents.agent import background
+
+        return background.run(self._sum_up(keep_last, watch))
+
+    async def acompact(self, keep_last: int = KEEP_LAST) -> Compacted | None:
+        """`compact` on the running event loop."""
+        return await self._sum_up(keep_last, lambda *_: None)
+
     def warm_up(self) -> None:
         """Load the LLM library now, in this thread, so that the first turn does not have to."""
         self._chosen().build()
@@ -241,6 +257,13 @@ class Agent:
                 settings={**self._chosen().settings, **checked},
                 emit=emit,
             )
+
+    async def _sum_up(self, keep_last: int, watch: Callable[[str, int, int], object]) -> Compacted | None:
+        async with self._one_at_a_time():
+            model = await self._model()
+            from praisonaiagents.agent.turn import sum_up_old_part
+
+            return await sum_up_old_part(self._in_conversation(), keep_last, model, watch=watch)
 
     @asynccontextmanager
     async def _one_at_a_time(self) -> AsyncIterator[None]:

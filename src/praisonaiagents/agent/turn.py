@@ -28,9 +28,11 @@ from praisonaiagents.agent import convert
 from praisonaiagents.agent.summary import NotCompacted, summarise
 from praisonaiagents.errors import ModelError, ModelUnreachable, PraisonError
 from praisonaiagents.model.message import Content, Message
+from praisonaiagents.session.compaction import Compacted, Work
 from praisonaiagents.session.conversation import Conversation
 
 Emit = Callable[[str], None]
+Watch = Callable[[str, int, int], object]
 T = TypeVar("T")
 _RETRIES = 2  # of a tool call whose arguments do not fit
 _INTERRUPTIONS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
@@ -68,6 +70,42 @@ async def take_turn(
     return turn.answer
 
 
+async def sum_up(
+    conversation: Conversation,
+    work: Work,
+    model: Model,
+    *,
+    timeout: float | None = None,
+    watch: Watch = lambda *_: None,
+) -> Compacted | None:
+    """Let the model sum up what was found. None if somebody else was faster. Raises as `summarise` does.
+
+    watch: told what is being done, how much of it is done, and how much there is to do.
+    """
+    texts: list[str] = []
+    for source in work.sources:
+        watch("Summing up", len(texts), len(work.sources))
+        texts.append(await summarise(model, source, timeout=timeout))
+    return await _in_thread(conversation.compacted, work, texts)
+
+
+async def sum_up_old_part(
+    conversation: Conversation, keep_last: int, model: Model, *, watch: Watch = lambda *_: None
+) -> Compacted | None:
+    """Let the model sum up all but the last messages. None if there is nothing to sum up, or somebody else was faster.
+
+    Raises `ModelError`, `ConfigError`, and what the storage engine raises.
+    """
+    await _in_thread(conversation.refresh)
+    work = await _in_thread(conversation.old_part, keep_last)
+    try:
+        return await sum_up(conversation, work, model, watch=watch) if work else None
+    except PraisonError:
+        raise
+    except Exception as exc:
+        raise _translated(exc) from exc
+
+
 class _Turn:
     """What one turn has said so far."""
 
@@ -87,8 +125,7 @@ class _Turn:
         try:
             work = await _in_thread(self._conversation.too_long)
             if work is not None:
-                texts = [await summarise(model, source, timeout=timeout) for source in work.sources]
-                await _in_thread(self._conversation.compacted, work, texts)
+                await sum_up(self._conversation, work, model, timeout=timeout)
         except Exception as exc:
             why = exc if isinstance(exc, PraisonError) else _translated(exc)
             warnings.warn(f"the conversation was not summed up: {why}", NotCompacted, stacklevel=1)

@@ -83,6 +83,8 @@ _ELSEWHERE = {
     "unarchive": "praisonaiagents.cli.labels:unarchive",
     "export": "praisonaiagents.cli.transfer:export",
     "import": "praisonaiagents.cli.transfer:import_",
+    "prune": "praisonaiagents.cli.prune:prune",
+    "compact": "praisonaiagents.cli.compact:compact",
     "purge": "praisonaiagents.cli.purge:purge",
     "verify": "praisonaiagents.cli.verify:verify",
 }

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from praisonaiagents.errors import InvalidMessage
+from praisonaiagents.errors import ConfigError, InvalidMessage
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Record
 from praisonaiagents.model.repair import repair
 from praisonaiagents.model.window import window
 from praisonaiagents.session.checkpoint import Checkpoint, checkpoint_of
-from praisonaiagents.session.compaction import Policy, Work, find, finish
+from praisonaiagents.session.compaction import Compacted, Policy, Work, find, finish
 from praisonaiagents.session.store import SessionStore
 
 
@@ -83,8 +83,13 @@ class Conversation:
         """What there is to sum up before the model is asked, if it is time for that."""
         return None
 
-    def compacted(self, work: Work, summaries: Sequence[str]) -> None:
-        """Let the summaries stand for what `too_long` found."""
+    def old_part(self, keep_last: int) -> Work | None:
+        """What there is to sum up but for the last messages, long or not. Raises `ConfigError` if nothing is stored."""
+        raise ConfigError("this conversation is not kept in a session: there is nothing to sum up")
+
+    def compacted(self, work: Work, summaries: Sequence[str]) -> Compacted | None:
+        """Let the summaries stand for what `too_long` or `old_part` found. None if somebody else was faster."""
+        return None
 
     def _lead(self) -> int:
         """How many entries at the start no bound concerns."""
@@ -149,9 +154,13 @@ class StoredConversation(Conversation):
             return None
         return find(self._store, self._session_id, user_id=self._user_id, **self._policy.limits())
 
-    def compacted(self, work: Work, summaries: Sequence[str]) -> None:
-        finish(self._store, work, summaries)
-        self.refresh()  # it may be that somebody else was faster
+    def old_part(self, keep_last: int) -> Work | None:
+        return find(self._store, self._session_id, keep_last=keep_last, user_id=self._user_id)
+
+    def compacted(self, work: Work, summaries: Sequence[str]) -> Compacted | None:
+        done = finish(self._store, work, summaries)
+        self.refresh()  # where somebody else was faster, their summary comes in
+        return done
 
     def _catch_up(self, record: Record) -> None:
         checkpoint = checkpoint_of(record)

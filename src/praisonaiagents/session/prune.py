@@ -32,6 +32,7 @@ from praisonaiagents.session.store import SessionStore
 from praisonaiagents.storage.engine import Engine
 
 DAY = 86_400.0  # seconds
+Watch = Callable[[str, int, int], object]
 _PAGE = 200
 _HEAD, _SNAPSHOT = "head:", "snapshot:"  # how the names of pins begin, see `hierarchy`
 
@@ -131,11 +132,12 @@ def plan(
     user_id: str | None = None,
     all_users: bool = False,
     now: float | None = None,
-    progress: Callable[[], object] = lambda: None,
+    watch: Watch = lambda *_: None,
 ) -> Plan:
     """What would go of the user's sessions (with `all_users`, of everybody's). Changes nothing.
 
-    now: seconds since 1970, default: the clock. progress: called after each session. Reads the messages of what would go.
+    now: seconds since 1970, default: the clock. watch: told what is being done, how far it has come, and 0. Reads the messages
+    of what would go.
     """
     now = time.time() if now is None else now
     kept: Counter[str] = Counter()
@@ -147,21 +149,23 @@ def plan(
         change, saved_by = _judge(store.engine, record, limits, now, kept)
         changes += [change] if change else []
         spared[saved_by] += 1
-        progress()
+        watch("Looking at sessions", looked_at, 0)
     del spared[""]
     return Plan(changes, dict(spared), looked_at)
 
 
-def apply(store: SessionStore, planned: Plan, *, progress: Callable[[Change], object] = lambda change: None) -> Applied:
-    """Do what was planned, but for sessions that were used since. progress: called after each session.
+def apply(store: SessionStore, planned: Plan, *, watch: Watch = lambda *_: None) -> Applied:
+    """Do what was planned, but for sessions that were used since.
 
-    What an engine raises ends it; what was done until then is done, and the rest can be planned anew.
+    watch: told what is being done, how much of it is done, and how much there is to do. What an engine raises ends it; what was
+    done until then is done, and the rest can be planned anew.
     """
     done: list[Change] = []
     spared: list[Change] = []
-    for change in planned.changes:
+    for number, change in enumerate(planned.changes):
+        watch("Pruning", number, len(planned.changes))
         (done if _done(store.engine, change) else spared).append(change)
-        progress(change)
+    watch("Pruning", len(planned.changes), len(planned.changes))
     return Applied(done, spared)
 
 
