@@ -91,9 +91,10 @@ def replay(session_id: str, llm: str, user: str | None) -> None:
     What tools the session's agent had is not known here: the other model has none.
     """
     from praisonaiagents.session.again import replay as say_again
+    from praisonaiagents.session.again import said
 
     opened = hierarchy(session_id, user)
-    with _asking(llm, user, quiet=True) as ask:
+    with _asking(llm, user, questions=len(said(opened.messages(session_id, user_id=user or "")))) as ask:
         turns = []
         for turn in say_again(opened, session_id, ask, user_id=user):
             turns.append(turn)
@@ -103,13 +104,17 @@ def replay(session_id: str, llm: str, user: str | None) -> None:
 
 
 class _Asking:
-    """How the command line asks in a fork: with the settings that the fork has from its session, but for the model."""
+    """How the command line asks in a fork: with the settings that the fork has from its session, but for the model.
 
-    def __init__(self, llm: str | None, user: str | None, stack: ExitStack, *, quiet: bool) -> None:
+    questions: how many there will be; then it is told how far it is, and an answer is shown only when all of it is there.
+    """
+
+    def __init__(self, llm: str | None, user: str | None, stack: ExitStack, questions: int | None) -> None:
         self._llm = llm
         self._user = user
         self._stack = stack
-        self._quiet = quiet or wants_json()
+        self._questions = questions
+        self._asked = 0
         self._agent: Agent | None = None
         self.answer: str | None = None
 
@@ -129,8 +134,12 @@ class _Asking:
         return self.answer
 
     def _ask(self, agent: Agent, content: Content) -> str:
-        if self._quiet:
-            with SignOfLife("asking") if _moves() else nullcontext():
+        self._asked += 1
+        if wants_json():
+            return agent.chat(content)
+        if self._questions is not None:
+            doing = f"asking, {self._asked} of {self._questions}"
+            with SignOfLife(doing) if is_terminal(sys.stdout) and not is_dumb() else nullcontext():
                 return agent.chat(content)
         pieces: list[str] = []
         print_pieces(_kept(agent.iter_stream(content), pieces))
@@ -138,24 +147,20 @@ class _Asking:
 
 
 @contextmanager
-def _asking(llm: str | None, user: str | None, *, quiet: bool = False) -> Iterator[_Asking]:
+def _asking(llm: str | None, user: str | None, *, questions: int | None = None) -> Iterator[_Asking]:
     """What asks, with an agent that is closed in the end. A model nobody knows is refused before anything is made."""
     if llm:
         from praisonaiagents.agent.models import choose_model
 
         choose_model(llm)
     with ExitStack() as stack:
-        yield _Asking(llm, user, stack, quiet=quiet)
+        yield _Asking(llm, user, stack, questions)
 
 
 def _kept(pieces: Iterator[str], kept: list[str]) -> Iterator[str]:
     for piece in pieces:
         kept.append(piece)
         yield piece
-
-
-def _moves() -> bool:
-    return is_terminal(sys.stdout) and not is_dumb() and not wants_json()
 
 
 def _print_fork(session_id: str, fork: str, user: str | None, values: dict[str, Any]) -> None:
