@@ -18,6 +18,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from io import BytesIO
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
@@ -88,7 +89,7 @@ def to_json(engine: Engine, key: Key) -> Iterator[bytes]:
 
 def to_dict(engine: Engine, key: Key) -> dict[str, Any]:
     """The object that `to_json` writes. Raises as it does."""
-    values: dict[str, Any] = json.loads(b"".join(to_json(engine, key)))  # msgspec makes floats of very large integers
+    values: dict[str, Any] = msgspec.json.decode(b"".join(to_json(engine, key)))
     return values
 
 
@@ -141,22 +142,26 @@ def import_file(path: str | os.PathLike[str], engine: Engine, rename: Renamed | 
     What cannot be read of a damaged file is reported as `SessionDamage`; the file stays as it is. Raises `SessionExists`,
     `NotASessionFile`, `NewerFormat`, `InvalidId`, `InvalidMessage`.
     """
-    rename = rename or renaming()
     try:
         with open(path, "rb") as file:
-            header = _jsonl_header(file)
-            if header is not None:
-                return put_together(engine, rename(header), _lines(file))
-            return import_bytes(file.read(), engine, rename, stem=os.path.basename(path).rpartition(".")[0])
+            return _import(file, engine, rename or renaming(), os.path.basename(path).rpartition(".")[0])
     except OSError as exc:
         if isinstance(exc, PraisonError):
             raise
         raise NotASessionFile(f"{os.fspath(path)}: {exc.strerror or exc}", os.fspath(path)) from exc
 
 
-def import_bytes(data: bytes, engine: Engine, rename: Renamed | None = None, *, stem: str = "") -> Record:
-    """`import_file` of bytes. stem: the name of the file they are from, for one that does not say whose it is."""
-    rename = rename or renaming()
+def import_bytes(data: bytes, engine: Engine, rename: Renamed | None = None) -> Record:
+    """`import_file` of what is in a file."""
+    return _import(BytesIO(data), engine, rename or renaming(), "")
+
+
+def _import(file: BinaryIO, engine: Engine, rename: Renamed, stem: str) -> Record:
+    """stem: the name of the file, for one that does not say whose it is."""
+    header = _jsonl_header(file)
+    if header is not None:
+        return put_together(engine, rename(header), _lines(file))
+    data = file.read()
     if _is_export(data):
         return put_together(engine, *_document(data, rename))
     return _import_session_file(_as_session_file(data), engine, rename, stem)
