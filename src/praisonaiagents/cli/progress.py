@@ -36,9 +36,14 @@ class _Shown:
             self._stack.close()  # ends the bar before
             self._doing, self._bar = doing, None
             if length >= _LEAST:
-                bar = click.progressbar(length=length, label=doing, file=sys.stderr)
-                self._bar = self._stack.enter_context(bar)
+                self._bar = self._stack.enter_context(click.progressbar(length=length, label=doing, file=sys.stderr))
+                self._stack.push(self._fill)
             elif not length:
                 click.echo(f"{doing}...", err=True)
         if self._bar is not None:
             self._bar.update(done - self._bar.pos)
+
+    def _fill(self, kind: object, *_: object) -> None:
+        """What was told last was begun, and unless it failed it is done by now."""
+        if kind is None:
+            self._bar.update(self._bar.length - self._bar.pos)
