@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_cli import Cli, cli, offline, said, say  # noqa: F401 - the fixtures that call `main` in this process
+from test_cli import Cli, cli, offline, process, said, say  # noqa: F401 - the fixtures that call `main` in this process
 
 pytestmark = pytest.mark.usefixtures("home")
 SECRET = "Wonderland-7319"
