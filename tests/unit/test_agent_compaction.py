@@ -6,6 +6,7 @@ history whose tool calls are torn.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from wire import INSTRUCTIONS, OPENAI, Bot, User, Wire, started, stored
 
 from praisonaiagents import Agent, MemoryConfig
 from praisonaiagents.agent.summary import NotCompacted, transcript
-from praisonaiagents.errors import ConfigError, ConfigTypeError
+from praisonaiagents.errors import ConfigError, ConfigTypeError, ModelError
 from praisonaiagents.model.message import Message
 from praisonaiagents.session import DefaultSessionStore, HierarchicalSessionStore, SessionStore, open_store
 from praisonaiagents.session.checkpoint import CHECKPOINT, HEADING
@@ -269,6 +270,53 @@ def test_the_offline_model_goes_on_from_what_it_was_told(make_agent: MakeAgent) 
         assert CHECKPOINT in store.open_session("s").extra
         assert not any("Alice" in str(message) for message in store.get_working_history("s")[1:])
     assert "Alice" in agent.chat("What's my name?")
+
+
+# When asked to
+
+
+def test_an_agent_sums_up_when_asked_to(wire: Wire, make_agent: MakeAgent) -> None:
+    server = Server()
+    told: list[tuple[str, int, int]] = []
+    with serving(server) as llm:
+        agent = make_agent(memory={"session_id": "s"}, **wire.agent(llm))
+        assert agent.compact() is None
+        for number in range(3):
+            agent.chat(f"question {number}")
+        assert agent.compact() is None
+        done = agent.compact(keep_last=2, watch=lambda *what: told.append(what))
+        assert done is not None
+        assert (done.messages, done.kept, done.summary) == (4, 2, summary("SUM1"))
+        assert agent.chat_history[0]["content"] == done.summary
+        agent.chat("next")
+        assert server.sent[-1] == wire.messages(User(summary("SUM1")), User("question 2"), Bot("answer"), User("next"))
+    assert told == [("Summing up", 0, 1)]
+
+
+def test_an_agent_that_has_said_nothing_yet_leaves_the_session_as_it_is(make_agent: MakeAgent) -> None:
+    with DefaultSessionStore() as store:
+        for text in "abc":
+            store.add_user_message("s", text)
+        with serving(Server()) as llm:
+            agent = make_agent(memory={"session_id": "s"}, **OPENAI.agent(llm))
+            assert asyncio.run(agent.acompact(keep_last=1)) is not None
+        assert store.open_session("s").agent_name is None
+        assert not store.session_exists("other")
+
+
+def test_without_a_session_there_is_nothing_to_sum_up(make_agent: MakeAgent) -> None:
+    with pytest.raises(ConfigError, match="session"):
+        make_agent(llm="offline").compact()
+
+
+@pytest.mark.parametrize("failure", [Fail(401), Say(" ")], ids=["error", "blank"])
+def test_a_failure_is_raised_to_who_asked(failure: Reply, make_agent: MakeAgent) -> None:
+    with serving(Server(lambda n: failure)) as llm:
+        agent = make_agent(memory={"session_id": "s"}, **OPENAI.agent(llm))
+        for number in range(2):
+            agent.chat(f"question {number}")
+        with pytest.raises(ModelError):
+            agent.compact(keep_last=2)
 
 
 # Settings

@@ -96,7 +96,6 @@ async def sum_up_old_part(
 
     Raises `ModelError`, `ConfigError`, and what the storage engine raises.
     """
-    await _in_thread(conversation.refresh)
     work = await _in_thread(conversation.old_part, keep_last)
     try:
         return await sum_up(conversation, work, model, watch=watch) if work else None

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from praisonaiagents.errors import ConfigError, InvalidMessage
+from praisonaiagents.errors import ConfigError, InvalidMessage, SessionNotFound
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Record
 from praisonaiagents.model.repair import repair
@@ -155,11 +155,15 @@ class StoredConversation(Conversation):
         return find(self._store, self._session_id, user_id=self._user_id, **self._policy.limits())
 
     def old_part(self, keep_last: int) -> Work | None:
-        return find(self._store, self._session_id, keep_last=keep_last, user_id=self._user_id)
+        try:
+            return find(self._store, self._session_id, keep_last=keep_last, user_id=self._user_id)
+        except SessionNotFound:
+            return None  # nothing was said yet
 
     def compacted(self, work: Work, summaries: Sequence[str]) -> Compacted | None:
         done = finish(self._store, work, summaries)
-        self.refresh()  # where somebody else was faster, their summary comes in
+        if self._seen is not None:
+            self.refresh()  # where somebody else was faster, their summary comes in
         return done
 
     def _catch_up(self, record: Record) -> None:
