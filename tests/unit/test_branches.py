@@ -106,6 +106,18 @@ def test_two_points_of_one_session_are_compared(everywhere: HierarchicalSessionS
     assert everywhere.list_sessions(None) == before  # looking leaves nothing behind
 
 
+def test_a_snapshot_is_compared_whole_after_its_messages_were_let_go_of(everywhere: HierarchicalSessionStore) -> None:
+    say(everywhere, "a", "one", "two")
+    everywhere.create_snapshot("a", "safe")
+    record = everywhere.engine.get(everywhere._key("a", None))
+    assert record is not None
+    everywhere.engine.update(record.key, {"start": 2})
+    everywhere.engine.drop(record.key)
+    found = diff(everywhere, "a", "a", at_a="safe")
+    assert sides(found) == (["two", "TWO"], [], [])
+    assert found.a.earlier == 2
+
+
 def test_turns_that_say_the_same_are_the_same_whatever_their_ids(store: HierarchicalSessionStore) -> None:
     say(store, "a", "one", "two")
     say(store, "b", "one", "three")
@@ -272,6 +284,8 @@ def test_a_source_that_answers_the_call_that_is_open_may_be_caught_up_with(store
     store.append("a", [Message("user", "use it"), call("c1")])
     store.fork_session("a", new_session_id="b")
     store.append("b", [result("c1"), Message("assistant", "done")])
+    with pytest.raises(MergeRefused, match="'a' waits"):
+        merge(store, "a", "b", summary="it went well")
     merge(store, "a", "b")
     assert [message.role for message in store.messages("a")] == ["user", "assistant", "tool", "assistant"]
 

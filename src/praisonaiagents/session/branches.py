@@ -13,7 +13,6 @@ two ways, comes with its question.
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ import msgspec
 
 from praisonaiagents.errors import MergeRefused
 from praisonaiagents.model.message import Message, encode
-from praisonaiagents.model.record import Key, Pin, Record
 from praisonaiagents.session.data import iso
 from praisonaiagents.session.hierarchy import HierarchicalSessionStore
 from praisonaiagents.session.owned import owned
@@ -118,10 +116,7 @@ def messages_at(
     record = owned(store, session_id, user_id)
     if at is None:
         return store.engine.read(record.key).messages
-    point = store._point(record, at)
-    if point.log == record.log:
-        return store.engine.read(record.key, point.start, point.length).messages
-    return _of_another_log(store, record, point)
+    return store.engine.read(record.key, at=store._point(record, at)).messages
 
 
 def merge(
@@ -148,19 +143,27 @@ def merge(
     target = owned(store, into, user_id).key
     made: dict[tuple[str, ...], Message] = {}
 
+    def in_short(part: list[Message], summary: Summary) -> list[Message]:
+        which = tuple(message.id for message in part)
+        if which not in made:  # a model is not asked again because somebody else wrote meanwhile
+            made[which] = _summary(part, summary, source)
+        return [made[which]]
+
     def attempt() -> Merged:
-        present = store.engine.read(target, 0)
-        part, goes_on = _to_merge(present.messages, offered, into, source)
-        if summary is not None and part:
-            which = tuple(message.id for message in part)
-            new = [made.get(which) or made.setdefault(which, _summary(part, summary, source))]
+        first, present = store.engine.read(target, 0)
+        part, goes_on = _to_merge(present, offered, into, source)
+        if not part:
+            return Merged(into, source, [], is_summary=summary is not None)
+        _check_whole(part, source)
+        if summary is not None:
+            _check_whole(present, into)
+            new = in_short(part, summary)
         else:
-            new = [_copy(message, source) for message in part]
             if not goes_on:
+                _check_whole(present, into)
                 _check_begins_whole(part, source)
-        if new:
-            length = present.first + len(present.messages)
-            store.append(into, new, user_id=user_id, expected_length=length)
+            new = [_copy(message, source) for message in part]
+        store.append(into, new, user_id=user_id, expected_length=first + len(present))
         return Merged(into, source, [message.id for message in new], is_summary=summary is not None)
 
     return retry_on_conflict(attempt)
@@ -182,29 +185,26 @@ def _shared(left: Sequence[Message], right: Sequence[Message]) -> tuple[int, int
 
 
 def _beginnings(left: Sequence[Message], right: Sequence[Message]) -> tuple[int, int]:
-    """Where one of two branches has let go of its oldest messages, the other begins to be compared where the first does."""
+    """Where one of two branches has let go of its oldest messages, the other begins to be compared where the first does.
+
+    A copy that a merge made proves nothing: it has the same id wherever it was merged, and anything may come before it.
+    """
     if left and right and not _says_the_same(left[0], right[0]):
         for skipped, message in enumerate(right):
-            if message.id == left[0].id and _says_the_same(message, left[0]):
+            if _is_the_same(message, left[0]):
                 return 0, skipped
         for skipped, message in enumerate(left):
-            if message.id == right[0].id and _says_the_same(message, right[0]):
+            if _is_the_same(message, right[0]):
                 return skipped, 0
     return 0, 0
 
 
+def _is_the_same(one: Message, other: Message) -> bool:
+    return one.id == other.id and MERGED not in one.metadata and _says_the_same(one, other)
+
+
 def _says_the_same(one: Message, other: Message) -> bool:
     return one.to_chat() == other.to_chat()
-
-
-def _of_another_log(store: HierarchicalSessionStore, record: Record, point: Pin) -> list[Message]:
-    """The messages of a history that the session holds but does not show: an engine reads what a session shows only."""
-    passing = Key(record.user_id, f"look-{uuid.uuid4()}")
-    store.engine.fork(record.key, Record(*passing), at=point)
-    try:
-        return store.engine.read(passing).messages
-    finally:
-        store.engine.delete(passing)
 
 
 # What is merged
@@ -231,9 +231,6 @@ def _to_merge(
         if not any({_copy_id(message), _summary_id(message)} & ids for message in offered):
             raise MergeRefused(f"session {source!r} has no turn that {into!r} does not have")
         return [], goes_on
-    _check_whole(part, source)
-    if not goes_on:
-        _check_whole(present, into)
     return part, goes_on
 
 
