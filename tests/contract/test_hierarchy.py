@@ -492,6 +492,17 @@ class Histories(RuleBasedStateMachine):
         self._check()
 
 
+def test_a_copy_that_comes_first_hides_nothing_of_another_branch(store: HierarchicalSessionStore) -> None:
+    for session_id in ("main", "a", "b"):
+        store.create_session(session_id)
+    say(store, "a", "of a")
+    say(store, "b", "of b")
+    merge(store, "main", "a")
+    merge(store, "b", "main")
+    assert len(merge(store, "main", "b").message_ids) == 1
+    assert said(store, "main") == ["of a", "of b"]
+
+
 def test_random_histories_are_what_they_were(url: str) -> None:
     class OfPlace(Histories):
         pass
