@@ -53,7 +53,7 @@ def estimate_tokens(message: Message) -> int:
     """About how many tokens a message costs: a quarter of the bytes of its text and tool calls in UTF-8, 4 for its frame, and
     1,000 for each part that is no text, such as an image.
 
-    Within a quarter of the truth for English prose, on the safe side for most other languages and for code.
+    Close for English prose; it may be off by half for code and other scripts.
     """
     parts = message.content if isinstance(message.content, list) else []
     files = len([part for part in parts if isinstance(part, dict) and part.get("type") != "text"])
