@@ -206,7 +206,7 @@ def test_a_migration_that_was_killed_is_repeated(kind: str, tmp_path: Path) -> N
         live(source.engine)
         for number in range(30):
             for key in (f"long {number}", f"short {number}"):
-                count = 3000 if key.startswith("long") else 1
+                count = 600 if key.startswith("long") else 1
                 source.append(key, [Message("user", f"message {place}") for place in range(count)])
         urls = {
             "file": lambda: f"file://{tmp_path}/to",
