@@ -5,7 +5,9 @@ The summariser of most tests writes down the ids it was given, so that a summary
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -16,12 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import postgres, redis
 
-from praisonaiagents.errors import ConfigError, ModelError, SessionNotFound
+from praisonaiagents.errors import ConfigError, ModelError, SessionDamage, SessionNotFound
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore
 from praisonaiagents.session.checkpoint import CHECKPOINT, HEADING, Part, checkpoint_of
 from praisonaiagents.session.compaction import Policy, compact, estimate_tokens, find, finish
+from praisonaiagents.session.conversation import StoredConversation
 from praisonaiagents.storage.memory import MemoryEngine
 
 KEY = Key("default_user", "s")
@@ -370,6 +373,38 @@ def test_a_checkpoint_that_makes_no_sense_is_none(store: HierarchicalSessionStor
     talk(store, 2, first=2)
     assert compact(store, "s", Scribe(), keep_last=2) is not None
     assert working(store) == [f"{HEADING}\n\nu0+b0+u1+b1+u2+b2", "q3", "a3"]
+
+
+def test_messages_that_cannot_be_read_shift_no_number(tmp_path: Path) -> None:
+    with closing(HierarchicalSessionStore(url=f"sqlite:///{tmp_path}/s.db")) as store:
+        talk(store, 6)
+    with closing(sqlite3.connect(tmp_path / "s.db")) as database, database:
+        database.execute("UPDATE message SET body = '{oops' WHERE number IN (2, 9)")
+    with closing(HierarchicalSessionStore(url=f"sqlite:///{tmp_path}/s.db")) as store, warnings.catch_warnings():
+        warnings.simplefilter("ignore", SessionDamage)
+        compact(store, "s", Scribe(), keep_last=2)
+        checkpoint = checkpoint_of(store.open_session("s"))
+        assert checkpoint is not None
+        assert [(part.first, part.stop) for part in checkpoint.parts] == [(0, 9)]
+        assert working(store) == [f"{HEADING}\n\nu0+b0+b1+u2+b2+u3+b3+u4", "q5", "a5"]
+        conversation = StoredConversation(store, "s", "default_user", agent_name=None)
+        conversation.add(Message("user", "q6"))
+        assert [entry["content"] for entry in conversation.history] == [*working(store)[:-1], "q6"]
+
+
+def test_a_session_that_came_without_its_archive_keeps_the_summary_of_it(store: HierarchicalSessionStore) -> None:
+    """Numbers begin anew in another place; those of what did not come along are negative."""
+    talk(store, 4)
+    parts = [{"summary": "long ago", "first": -6, "stop": 2, "first_id": "x", "last_id": "b0"}]
+    value = {"summary": f"{HEADING}\n\nlong ago", "message_number": 2, "role": "user", "parts": parts}
+    store.engine.update(KEY, {"extra": {CHECKPOINT: value}})
+    compact(store, "s", Scribe(), keep_last=2)
+    assert working(store)[0] == f"{HEADING}\n\nlong ago\n\nu1+b1+u2+b2"
+    for first_id, told in (("x", ["by hand", "u1+b1+u2+b2"]), ("u0", ["u0+b0+u1+b1+u2+b2"])):
+        value = {"summary": "by hand", "message_number": 2, "first_message_id": first_id}
+        store.engine.update(KEY, {"extra": {CHECKPOINT: value}})
+        compact(store, "s", Scribe(), keep_last=2)
+        assert working(store)[0] == "\n\n".join([HEADING, *told])
 
 
 def test_forks_and_snapshots_on_both_sides_of_a_checkpoint(everywhere: HierarchicalSessionStore) -> None:

@@ -24,7 +24,7 @@ HEADING = "[Summary of the conversation so far]"
 class Part(msgspec.Struct, frozen=True):
     """The summary of messages number `first` to `stop` (exclusive), whose ids are `first_id` to `last_id`.
 
-    An id is "" where it is not known.
+    An id is "" where it is not known. A number is negative where the session came here from another place without them.
     """
 
     summary: str
@@ -35,12 +35,16 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """What a model is told in place of all messages before number `number`. parts: oldest first, without gaps."""
+    """What a model is told in place of all messages before number `number`.
+
+    parts: oldest first. first_id: of the first message it stands for, "" if that is not known.
+    """
 
     number: int
     text: str
     role: str = "system"
     parts: tuple[Part, ...] = ()
+    first_id: str = ""
 
     def to_chat(self) -> dict[str, Any]:
         """The summary as a message."""
@@ -52,12 +56,17 @@ def checkpoint_of(record: Record | None) -> Checkpoint | None:
     values = record.extra.get(CHECKPOINT) if record else None
     if record is None or not isinstance(values, dict):
         return None
-    text, role = values.get("summary"), values.get("role")
+    text, role, first_id = (values.get(name) for name in ("summary", "role", "first_message_id"))
     number = _number(values, record)
     if not isinstance(text, str) or not text.strip() or not 0 <= number <= record.length:
         return None
-    parts = _parts(values.get("parts"), number)
-    return Checkpoint(number, text, role if isinstance(role, str) else "system", tuple(parts))
+    return Checkpoint(
+        number,
+        text,
+        role if isinstance(role, str) else "system",
+        tuple(_parts(values.get("parts"), number)),
+        first_id if isinstance(first_id, str) else "",
+    )
 
 
 def written(parts: Sequence[Part], **more: Any) -> dict[str, Any]:
@@ -89,5 +98,5 @@ def _parts(values: object, number: int) -> list[Part]:
         parts = msgspec.convert(values or [], list[Part])
     except msgspec.ValidationError:
         return []
-    sound = all(0 <= part.first < part.stop and part.summary.strip() for part in parts)
+    sound = all(part.first < part.stop and part.summary.strip() for part in parts)
     return parts if parts and sound and parts[-1].stop == number else []

@@ -35,6 +35,7 @@ from praisonaiagents.model.record import Key
 from praisonaiagents.model.repair import repair
 from praisonaiagents.model.window import before_open_calls, retention_start, turn_starts
 from praisonaiagents.session.checkpoint import CHECKPOINT, Checkpoint, Part, checkpoint_of, written
+from praisonaiagents.session.numbered import numbered
 from praisonaiagents.session.retry import retry_on_conflict
 from praisonaiagents.session.store import SessionStore
 
@@ -168,17 +169,18 @@ def find(
         raise SessionNotFound(session_id, key.user_id)
     done = checkpoint_of(record)
     last = done.parts[-1] if done and done.parts else None
-    found = store.engine.read(key, last.first if last else 0)
-    parts, first = _lasting(done, found.first)
-    messages = found.messages[first - found.first :]
+    found = numbered(store.engine, key, max(0, last.first) if last else 0, record.length)
+    parts, first = _lasting(done, found)
+    source = [(number, message) for number, message in found if number >= first]
+    messages = [message for _, message in source]
     stop = _first_kept(messages, keep_last, keep_tokens, count)
-    told = done.number if done else first
-    if first + stop <= told:
+    told = done.number if done else 0
+    if stop == 0 or source[stop - 1][0] < told:
         return None
     pieces = _stretches(messages[:stop], source_tokens, count)
-    if last and (first, first + len(pieces[0])) == (last.first, last.stop):
-        parts, first, pieces = [*parts, last], last.stop, pieces[1:]
-    made = _pieces_to_parts(pieces, first)
+    made = _as_parts(pieces, [number for number, _ in source])
+    if last and (made[0].first, made[0].stop) == (last.first, last.stop):
+        parts, made, pieces = [*parts, last], made[1:], pieces[1:]
     sources = [repair(piece) for piece in pieces]
     return Work(
         key=key,
@@ -187,7 +189,8 @@ def find(
         log=record.log,
         before=record.extra.get(CHECKPOINT),
         kept=len(messages) - stop,
-        tokens_before=_text_tokens(done.text if done else "") + sum(map(count, found.messages[told - found.first :])),
+        tokens_before=_text_tokens(done.text if done else "")
+        + sum(count(message) for number, message in found if number >= told),
         tokens_kept=sum(map(count, messages[stop:])),
     )
 
@@ -206,11 +209,10 @@ def finish(
     value["tokens_after"] = tokens_after
     if not _put(store, work, value):
         return None
-    number = value["message_number"] - parts[0].first
     return Compacted(
         work.key.session_id,
         work.key.user_id,
-        messages=number,
+        messages=parts[-1].stop - parts[0].first,
         kept=work.kept,
         tokens_before=work.tokens_before,
         tokens_after=tokens_after,
@@ -246,17 +248,19 @@ def _put(store: SessionStore, work: Work, value: dict[str, Any]) -> bool:
         return retry_on_conflict(put)  # which finds its own checkpoint, if that was written
 
 
-def _lasting(done: Checkpoint | None, available: int) -> tuple[list[Part], int]:
-    """The parts that stay as they are, and the number of the first message to sum up.
-
-    available: number of the first message from the last part on that is still there.
-    """
+def _lasting(done: Checkpoint | None, found: Sequence[tuple[int, Message]]) -> tuple[list[Part], int]:
+    """The parts that stay as they are, and the number of the first message to sum up. found: all from the last part on."""
     if done is None:
-        return [], available
-    parts = list(done.parts) or [Part(done.text, 0, done.number)]
-    if available > parts[-1].first:
-        return parts, max(done.number, available)
-    return parts[:-1], parts[-1].first
+        return [], 0
+    parts = list(done.parts) or [Part(done.text, 0, done.number, done.first_id)]
+    if found and _begins(parts[-1], *found[0]):
+        return parts[:-1], parts[-1].first
+    return parts, done.number
+
+
+def _begins(part: Part, number: int, message: Message) -> bool:
+    """Whether this is the message that the part begins with."""
+    return number == part.first and part.first_id in ("", message.id)
 
 
 def _first_kept(messages: Sequence[Message], keep_last: int | None, keep_tokens: int | None, count: Count) -> int:
@@ -291,11 +295,12 @@ def _stretches(messages: Sequence[Message], tokens: int, count: Count) -> list[S
     return [*pieces, messages[begin:]]
 
 
-def _pieces_to_parts(pieces: Sequence[Sequence[Message]], first: int) -> list[Part]:
-    starts = accumulate(map(len, pieces), initial=first)
+def _as_parts(pieces: Sequence[Sequence[Message]], numbers: Sequence[int]) -> list[Part]:
+    """A part without text for each piece. numbers: those of the messages of all pieces, and more."""
+    ends = [*accumulate(map(len, pieces))]
     return [
-        Part("", start, start + len(piece), piece[0].id, piece[-1].id)
-        for start, piece in zip(starts, pieces, strict=False)
+        Part("", numbers[end - len(piece)], numbers[end - 1] + 1, piece[0].id, piece[-1].id)
+        for end, piece in zip(ends, pieces, strict=True)
     ]
 
 

@@ -23,6 +23,7 @@ from praisonaiagents.model.repair import repair
 from praisonaiagents.model.window import window
 from praisonaiagents.session.checkpoint import Checkpoint, checkpoint_of
 from praisonaiagents.session.compaction import Compacted, Policy, Work, find, finish
+from praisonaiagents.session.numbered import numbered
 from praisonaiagents.session.store import SessionStore
 
 
@@ -172,10 +173,10 @@ class StoredConversation(Conversation):
             self.history.append(Entry.of_summary(checkpoint))
             self._summed_up = checkpoint
             self._seen = checkpoint.number if self._policy else max(checkpoint.number, record.start)
-        new = self._store.read_from(self._session_id, self._seen, user_id=self._user_id)
-        for number, message in enumerate(new.messages, new.first):
+        new = numbered(self._store.engine, record.key, self._seen, record.length)
+        for number, message in new:
             self._add(message, number)
-        self._seen = new.first + len(new.messages)
+        self._seen = max([record.length, *(number + 1 for number, _ in new[-1:])])
         if checkpoint and checkpoint != self._summed_up:
             self._sum_up(checkpoint)
 

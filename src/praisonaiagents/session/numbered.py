@@ -1,0 +1,34 @@
+"""Messages with their numbers, also where some cannot be read any more.
+
+An engine leaves out what is damaged, so the messages of a `Slice` are consecutive only where nothing is. Whoever remembers
+numbers needs the true ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from praisonaiagents.model.message import Message
+from praisonaiagents.model.record import Key
+from praisonaiagents.storage.engine import Engine
+
+
+def numbered(engine: Engine, key: Key, start: int | None, length: int) -> list[tuple[int, Message]]:
+    """(number, message) from number `start` (None: the first visible one) to the end of the history.
+
+    length: of the session, as its record said before. One read, and a few more for each message that is damaged.
+    """
+    found = engine.read(key, start)
+    if found.first + len(found.messages) >= length:
+        return [*enumerate(found.messages, found.first)]
+    return [*_around_damage(engine, key, found.first, length)]
+
+
+def _around_damage(engine: Engine, key: Key, start: int, stop: int) -> Iterator[tuple[int, Message]]:
+    found = engine.read(key, start, stop).messages
+    if len(found) == stop - start:
+        yield from enumerate(found, start)
+    elif found:
+        middle = (start + stop) // 2
+        yield from _around_damage(engine, key, start, middle)
+        yield from _around_damage(engine, key, middle, stop)
