@@ -18,7 +18,7 @@ from praisonaiagents.cli.output import is_terminal, json_option, print_json, saf
 from praisonaiagents.cli.place import db_option, store
 from praisonaiagents.cli.progress import watching
 from praisonaiagents.cli.sessions import not_found, session_id_argument, user_option
-from praisonaiagents.errors import ConfigError, PraisonError, StorageError
+from praisonaiagents.errors import ConfigError, PraisonError, SessionExists, StorageError
 from praisonaiagents.storage.registry import check_url, masked
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def export(session_id: str, form: str | None, output: str | None, user: str | No
 
 
 @click.command("import")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--as", "new_id", metavar="ID", help="The session's new id. Default: the one it has.")
 @user_option
 @db_option
@@ -151,9 +151,14 @@ def _write_out(piece: bytes) -> None:
 
 @contextmanager
 def _whole_file(path: str) -> Iterator[Any]:
-    """A file that only its owner may read, and that is there when all of it is written."""
+    """A file that only its owner may read, and that is there when all of it is written. A device is written to as it is."""
+    path = os.path.realpath(path)
     unfinished = f"{path}.{os.getpid()}.tmp"
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as device:
+                yield device.write
+            return
         with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             yield file.write
         os.replace(unfinished, path)
@@ -176,9 +181,11 @@ def _imported(path: str, rename: Renamed) -> dict[str, Any]:
     try:
         record = import_file(path, store().engine, rename)
     except PraisonError as exc:
+        hint = "; --as gives it another id" if isinstance(exc, SessionExists) else ""
+        told = str(exc) if str(exc).startswith(path) else f"{path}: {exc}{hint}"
         if not wants_json():
-            click.echo(f"Error: {safe(f'{path}: {exc}')}", err=True)
-        return {"file": path, "error": {"type": type(exc).__name__, "message": str(exc)}}
+            click.echo(f"Error: {safe(told)}", err=True)
+        return {"file": path, "error": {"type": type(exc).__name__, "message": told}}
     if not wants_json():
         whose = f" of user {record.user_id}" if record.user_id != "default_user" else ""
         count = f"{record.message_count:,} message{'' if record.message_count == 1 else 's'}"

@@ -16,15 +16,23 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from io import BytesIO
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import msgspec
 
-from praisonaiagents.errors import ConfigTypeError, NewerFormat, NotASessionFile, PraisonError, SessionNotFound
+from praisonaiagents.errors import (
+    ConfigTypeError,
+    NewerFormat,
+    NotASessionFile,
+    PraisonError,
+    SessionDamage,
+    SessionNotFound,
+)
 from praisonaiagents.model.ids import DEFAULT_USER, check_session_id, check_user_id, file_stem, id_of_stem
 from praisonaiagents.model.message import Message, decode, encode
 from praisonaiagents.model.record import Key, Record
@@ -144,7 +152,7 @@ def import_file(path: str | os.PathLike[str], engine: Engine, rename: Renamed | 
     """
     try:
         with open(path, "rb") as file:
-            return _import(file, engine, rename or renaming(), os.path.basename(path).rpartition(".")[0])
+            return _import(file, engine, rename or renaming(), os.fspath(path))
     except OSError as exc:
         if isinstance(exc, PraisonError):
             raise
@@ -156,15 +164,14 @@ def import_bytes(data: bytes, engine: Engine, rename: Renamed | None = None) -> 
     return _import(BytesIO(data), engine, rename or renaming(), "")
 
 
-def _import(file: BinaryIO, engine: Engine, rename: Renamed, stem: str) -> Record:
-    """stem: the name of the file, for one that does not say whose it is."""
+def _import(file: BinaryIO, engine: Engine, rename: Renamed, path: str) -> Record:
     header = _jsonl_header(file)
     if header is not None:
         return put_together(engine, rename(header), _lines(file))
     data = file.read()
     if _is_export(data):
         return put_together(engine, *_document(data, rename))
-    return _import_session_file(_as_session_file(data), engine, rename, stem)
+    return _import_session_file(_as_session_file(data), engine, rename, path)
 
 
 def import_dict(values: Mapping[str, Any], engine: Engine, rename: Renamed) -> Record:
@@ -233,22 +240,32 @@ def _message(line: bytes, number: int) -> Message:
 # Session files
 
 
-def _import_session_file(data: bytes, engine: Engine, rename: Renamed, stem: str) -> Record:
-    """Let the engine of such files read it, in a folder of its own."""
+def _import_session_file(data: bytes, engine: Engine, rename: Renamed, path: str) -> Record:
+    """Let the engine of such files read it, in a folder of its own. The name tells whose it is if the file does not."""
     try:
-        loaded = jsonload.load(data, _named(stem))
+        loaded = jsonload.load(data, _named(os.path.basename(path).rpartition(".")[0]))
     except jsonload.Unreadable as exc:
         raise NotASessionFile(str(exc)) from exc
     except TooNew as exc:
         raise NewerFormat(f"the file has {exc}") from exc
     key = loaded.record.key
-    with tempfile.TemporaryDirectory() as folder, closing(JsonFileEngine(folder)) as source:
+    if loaded.damage:
+        what = f"{sum(map(len, loaded.damage)):,} bytes could not be read"
+        warnings.warn(SessionDamage(path, None, len(loaded.messages), what), stacklevel=4)
+    with tempfile.TemporaryDirectory() as folder, closing(JsonFileEngine(folder)) as source, _damage_is_known():
         place = folder if key.user_id == DEFAULT_USER else os.path.join(folder, "users", file_stem(key.user_id))
         os.makedirs(place, exist_ok=True)
         with open(os.path.join(place, f"{file_stem(key.session_id)}.json"), "wb") as file:
             file.write(data)
         found = outline(source, key)
         return put_together(engine, rename(found.header), messages(source, found))
+
+
+@contextmanager
+def _damage_is_known() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SessionDamage)
+        yield
 
 
 def _named(stem: str) -> Key | None:
