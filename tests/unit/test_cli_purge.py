@@ -71,7 +71,7 @@ def test_what_could_not_be_forgotten_is_told_by_the_exit_code(cli: Cli, tmp_path
         reader.execute("SELECT count(*) FROM message").fetchone()
         done = cli("session", "purge", "--session", "main", "--yes", "--db", url)
     assert done.status == 1
-    assert "Not forgotten: the storage could not be made to forget: could not lock" in done.out
+    assert "Not proved: the storage could not be made to forget: could not lock" in done.out
     assert cli("session", "purge", "--session", "main", "--yes", "--db", url, "--json").json()["clean"] is True
 
 
@@ -114,7 +114,7 @@ def test_damage_is_told_with_what_can_be_done(cli: Cli, home: Path) -> None:  # 
     assert (done.status, done.err) == (1, "")
     first, second, last = done.out.splitlines()
     assert first.startswith(f"Damage: session main of user default_user: {path}: ")
-    assert first.endswith("bytes cannot be read, 1 messages can be read")
+    assert first.endswith("bytes cannot be read, 1 message can be read")
     assert "the next change of the session writes it anew" in second
     assert last == "1 session, 0 messages read: 1 thing is damaged."
     told = cli("session", "verify", "main", "--json")
@@ -124,7 +124,7 @@ def test_damage_is_told_with_what_can_be_done(cli: Cli, home: Path) -> None:  # 
     assert "Warning: " in process("session", "show", "main").err  # reading mends it
     mended = cli("session", "verify")
     assert mended.status == 0
-    assert mended.out.startswith("Note: 1 files with what could not be read were set aside earlier\n")
+    assert mended.out.startswith("Note: 1 file with what could not be read, set aside earlier\n")
 
 
 def test_a_verify_asked_wrongly_says_how(cli: Cli) -> None:  # noqa: F811

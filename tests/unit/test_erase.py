@@ -287,6 +287,8 @@ def test_of_the_default_user_only_files_that_are_its_own_go(tmp_path: Path) -> N
         with pytest.warns(UserWarning, match="package.json"):
             done = purge(opened, user_id="default_user")
         assert done.is_clean
+        assert any("package.json cannot be read" in line for line in done.left_to_operators)
+        assert not any("alice_main" in line for line in done.left_to_operators)
         assert traces(bytes_below(folder), "default_user") == []
         assert sorted(path.name for path in folder.iterdir()) == [
             "alice_main.json",
@@ -409,6 +411,20 @@ def test_tables_of_postgres_have_nothing_of_a_user() -> None:
     assert any("write-ahead log" in line for line in done.left_to_operators)
 
 
+def test_who_does_not_own_the_tables_of_postgres_is_told_so() -> None:
+    with postgres.PostgresServer() as server:
+        with open_store(f"{server.url()}?schema=ours") as opened:
+            opened.add_user_message("main", f"in {SECRET}", user_id="alice")
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("create role guest login; grant usage on schema ours to guest")
+            connection.execute("grant select, insert, update, delete on all tables in schema ours to guest")
+            connection.execute("grant usage, select on all sequences in schema ours to guest")
+        with open_store(f"{server.url(user='guest')}?schema=ours") as opened:
+            done = purge(opened, user_id="alice")
+        assert (done.is_clean, done.sessions) == (True, ["main"])
+        assert "the owner of schema ours has to say VACUUM" in done.left_to_operators[0]
+
+
 def test_what_operators_are_told_for_postgres_does_wipe_the_tables_out() -> None:
     with postgres.PostgresServer() as server:
         with open_store(f"{server.url()}?schema=ours") as store:
@@ -468,6 +484,30 @@ def test_redis_that_keeps_nothing_on_its_disk_says_so() -> None:
         assert done.is_clean
         assert any("writes nothing to its disk" in line for line in done.left_to_operators)
         assert server.ask("DBSIZE") == 1  # the schema
+
+
+def test_who_may_do_little_on_redis_is_told_so() -> None:
+    with redis.RedisServer(("appendonly", "yes")) as server:
+        server.ask("ACL", "SETUSER", "guest", "on", ">word", "~*", "+@all", "-@admin", "-config", "-slowlog")
+        url = f"redis://guest:word@127.0.0.1:{server.port}"
+        with open_store(url) as store:
+            store.add_user_message("main", f"in {SECRET}", user_id="alice")
+            done = purge(store, user_id="alice")
+            assert (done.is_clean, done.sessions) == (True, ["main"])
+            assert "does not tell its settings" in done.left_to_operators[0]
+            store.add_user_message("main", f"in {SECRET}", user_id="alice")
+            server.ask("ACL", "SETUSER", "guest", "-scan")
+            done = purge(store, user_id="alice")
+            assert (done.is_clean, done.sessions, done.proof.looked_at) == (False, ["main"], {})
+            assert "could not be looked over" in str(done.problem)
+
+
+def test_a_purge_makes_nothing_where_nothing_is(tmp_path: Path) -> None:
+    for url in (f"file://{tmp_path}/s", f"sqlite:///{tmp_path}/s.db"):
+        with open_store(url) as store:
+            assert purge(store, user_id="alice").is_clean
+            assert purge(store, user_id="alice", session_id="main").is_clean
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cluster_of_redis_forgets_a_user() -> None:

@@ -138,7 +138,7 @@ def test_a_bad_byte_in_a_file_is_found_and_left_where_it_is(files: HierarchicalS
         assert len(files.messages("fork")) == 5  # which mends it
     found = verify(files)
     assert found.is_whole
-    assert "1 files with what could not be read" in only(found).what
+    assert "1 file with what could not be read" in only(found).what
 
 
 def test_messages_that_somebody_took_out_of_a_file_are_missed(files: HierarchicalSessionStore, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_messages_that_somebody_took_out_of_a_file_are_missed(files: Hierarchica
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join(line for line in lines if b"another way" not in line).replace(b"},\n],", b"}\n],"))
     before = path.read_bytes()
-    assert "1 messages are missing, 6 messages can be read" in damage(verify(files))[0].what
+    assert "1 message missing, 6 messages can be read" in damage(verify(files))[0].what
     path.write_bytes(b"\n".join(line for line in lines if not line.startswith(b' {"role"') or b"number 6" not in line))
     assert "an earlier state has lost" in " ".join(finding.what for finding in damage(verify(files, "main")))
     assert before != path.read_bytes()
@@ -161,7 +161,7 @@ def test_messages_that_somebody_took_out_of_an_archive_are_missed(
     files.engine.update(files._key("main", None), {"start": 2})
     path = tmp_path / "s" / "main.json"
     path.write_bytes(b"\n".join(line for line in path.read_bytes().split(b"\n") if b"number 0" not in line))
-    assert "1 archived messages are missing" in damage(verify(files))[0].what
+    assert "1 archived message missing" in damage(verify(files))[0].what
 
 
 def test_a_line_that_somebody_added_to_a_file_is_a_note(files: HierarchicalSessionStore, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_line_that_somebody_added_to_a_file_is_a_note(files: HierarchicalSessi
     path.write_bytes(path.read_bytes().replace(b"[\n{", b'[\n{"role":"user","content":"added"},\n{', 1))
     found = verify(files)
     assert found.is_whole
-    assert "1 messages more" in only(found).what
+    assert "1 message more" in only(found).what
 
 
 @pytest.mark.parametrize("cut", [5, 40, 150, 400])
@@ -210,7 +210,7 @@ def test_two_messages_with_one_id_are_found(files: HierarchicalSessionStore, tmp
     files.append("main", [SessionMessage("user", "a", id="first"), SessionMessage("user", "b", id="second")])
     path = tmp_path / "s" / "main.json"
     path.write_bytes(path.read_bytes().replace(b'"second"', b'"first"'))
-    assert "1 ids are those of several messages" in only(verify(files)).what
+    assert "several messages have one id: 1 time" in only(verify(files)).what
 
 
 def test_files_of_praisonai_are_whole_as_they_are(files: HierarchicalSessionStore, tmp_path: Path) -> None:
@@ -220,6 +220,21 @@ def test_files_of_praisonai_are_whole_as_they_are(files: HierarchicalSessionStor
         '{"session_id": "main", "messages": [{"role": "user", "content": "hi"}, {"role": "user", "content": "hi"}]}'
     )
     assert verify(files) == Checked(1, 2, [])
+
+
+def test_files_that_have_another_name_are_looked_at_under_their_own(
+    files: HierarchicalSessionStore, tmp_path: Path
+) -> None:
+    files.add_user_message("a:b", "hello")
+    files.add_user_message("a_b", "hello")
+    files.add_user_message("x", "hello", user_id="alice")
+    folder = tmp_path / "s"
+    (folder / "users" / "alice" / "x.json").rename(folder / "x.json")  # as PraisonAI has it
+    assert verify(files, all_users=True) == Checked(3, 3, [])
+    assert verify(files, "a:b") == verify(files, "x", user_id="alice") == Checked(1, 1, [])
+    (folder / "a_b.json").write_bytes(b"no JSON")
+    assert verify(files, "a:b").is_whole
+    assert not verify(files, "a_b").is_whole
 
 
 # --- SQLite ---
@@ -273,9 +288,9 @@ def test_what_refers_to_nothing_in_sqlite_is_found(path: Path) -> None:
     )
     found = looked_at(path)
     assert found.is_whole
-    assert [finding.what.split()[:2] for finding in found.findings] == [["1", "logs"], ["1", "ids"], ["1", "rows"]]
+    assert [finding.what.split()[:2] for finding in found.findings] == [["1", "log"], ["1", "id"], ["1", "row"]]
     change(path, "INSERT INTO message (log, number, id, body) VALUES (99, 1, 'x', '{}')")
-    assert "1 messages whose log is gone" in damage(looked_at(path))[0].what
+    assert "1 message whose log is gone" in damage(looked_at(path))[0].what
 
 
 def test_a_log_that_is_gone_from_sqlite_is_found(path: Path) -> None:
@@ -321,13 +336,13 @@ def test_rows_that_are_missing_from_postgres_are_missed() -> None:
         with psycopg.connect(url.partition("?")[0], autocommit=True) as connection:
             connection.execute(f"insert into {schema}.log (base) values (null)")  # type: ignore[arg-type]
             found = verify(opened)
-            assert (found.is_whole, only(found).what.split()[:2]) == (True, ["1", "logs"])
+            assert (found.is_whole, only(found).what.split()[:2]) == (True, ["1", "log"])
             connection.execute(f"delete from {schema}.message where number in (3, 7)")  # type: ignore[arg-type]
             told = damage(verify(opened))
             assert {finding.key and finding.key.session_id for finding in told} == {"main", "fork"}
             assert any("snapshot" in finding.what for finding in told)
             connection.execute(f"insert into {schema}.message values (99, 1, 'x', '{{}}', '')")  # type: ignore[arg-type]
-            assert any("1 messages whose log is gone" in finding.what for finding in damage(verify(opened)))
+            assert any("1 message whose log is gone" in finding.what for finding in damage(verify(opened)))
             assert not verify(opened, "fork").is_whole
 
 
@@ -345,12 +360,17 @@ def test_keys_that_are_missing_from_redis_are_missed() -> None:
         [told] = damage(verify(opened))
         assert (told.key and told.key.session_id, "1 messages" in told.what) == ("other", True)
         client.delete(f"{space}l:{opened.open_session('other').log}")
-        assert "1 of 1 messages are missing" in damage(verify(opened, "other"))[0].what
+        assert "1 of 1 message missing" in damage(verify(opened, "other"))[0].what
         client.delete(f"{space}m:{opened.open_session('other').log}")
         assert any("the log of its messages is gone" in finding.what for finding in damage(verify(opened)))
         client.delete(f"{space}s:other")
         told = damage(verify(opened))[0]
         assert "its record is gone" in told.what
+        prefix = url.partition("prefix=")[2]
+        client.hset(f"{prefix}:owners:main", "nobody", "")  # and somebody is said to have "other"
+        assert any(
+            "2 notes of who has a session" in finding.what for finding in verify(opened, all_users=True).findings
+        )
         client.zrem(f"{space}index", "other", "fork")
         assert "does not list it" in damage(verify(opened))[0].what
 

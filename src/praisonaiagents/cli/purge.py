@@ -74,7 +74,7 @@ def _tell(purged: Purged) -> None:
     )
     click.echo(f"{_number(purged.messages, 'message')}, {purged.size:,} bytes")
     if purged.problem:
-        click.echo(safe(f"Not forgotten: {purged.problem}"))
+        click.echo(safe(f"Not proved: {purged.problem}"))
     _tell_proof(found)
     click.echo(bold("What only an operator can do:"))
     for line in purged.left_to_operators:

@@ -35,7 +35,8 @@ class Purged(NamedTuple):
     """What was erased, and what was found afterwards.
 
     sessions: their ids. messages, size: how many messages they had, archived ones and those of earlier states included, and
-    their bytes. problem: why the storage could not be made to forget, if so. left_to_operators: what only they can do.
+    their bytes. problem: why the storage could not be made to forget, or be looked over, if so. left_to_operators: what only
+    they can do.
     """
 
     user_id: str
@@ -48,7 +49,7 @@ class Purged(NamedTuple):
 
     @property
     def is_clean(self) -> bool:
-        """False if a trace was found, or the storage could not be made to forget."""
+        """False if a trace was found, or the storage could not be made to forget or be looked over."""
         return not self.proof.left and self.problem is None
 
 
@@ -112,7 +113,10 @@ class _Erasing:
             except StorageError as exc:
                 problem = f"the storage could not be made to forget: {exc}"
         self._watch("Looking for traces", 0, 0)
-        found = proof(self._engine, self.samples)
+        try:
+            found = proof(self._engine, self.samples)
+        except StorageError as exc:
+            found, problem = Proof({}, 0, 0, []), problem or f"the storage could not be looked over: {exc}"
         numbers = (self._messages, self._size)
         return Purged(self._user_id, list(self._deleted), *numbers, problem, left_to_operators, found)
 

@@ -24,7 +24,7 @@ from praisonaiagents.session.erase import Watch
 from praisonaiagents.session.proof import records
 from praisonaiagents.session.store import CHECKPOINT, SessionStore
 from praisonaiagents.storage.engine import Engine
-from praisonaiagents.storage.powers import Audits, Finding
+from praisonaiagents.storage.powers import Audits, Finding, counted
 
 _TRIES = 3
 _RESTORE = "what is left can be read; the rest is in a backup, or lost"
@@ -158,7 +158,7 @@ class _Looking:
             )
             return
         if found != wanted:
-            yield Finding(True, f"{kind} {name} has {found} of {wanted} messages", _RESTORE, key)
+            yield Finding(True, f"{kind} {name} has {found} of {counted(wanted, 'message')}", _RESTORE, key)
 
     def _relations(self, record: Record) -> Iterator[Finding]:
         """Parents may be deleted before their children, and the other way round: that is no damage."""
@@ -175,11 +175,11 @@ def _numbers(record: Record, first: int, messages: list[Message]) -> Iterator[Fi
         what = f"its messages are numbered from {first} to {record.length}, and shown from {record.start}"
         yield Finding(True, what, "restore it from a backup", record.key)
     elif len(messages) != wanted:
-        yield Finding(True, f"{wanted - len(messages)} of {wanted} messages are missing", _RESTORE, record.key)
+        yield Finding(True, f"{wanted - len(messages)} of {counted(wanted, 'message')} missing", _RESTORE, record.key)
     twice = [name for name, count in Counter(message.id for message in messages if message.id).items() if count > 1]
     if twice:
         remedy = "both are kept; give them other ids with set_chat_history"
-        yield Finding(True, f"{len(twice)} ids are those of several messages", remedy, record.key)
+        yield Finding(True, f"several messages have one id: {counted(len(twice), 'time')}", remedy, record.key)
 
 
 def _checkpoint(record: Record, first: int) -> Iterator[Finding]:

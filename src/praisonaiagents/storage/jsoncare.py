@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from praisonaiagents.model.ids import DEFAULT_USER, file_stem, reference_stem
 from praisonaiagents.model.record import Key
 from praisonaiagents.storage.filelock import Deadline, open_for_reading
 from praisonaiagents.storage.jsonload import Loaded, Unreadable
-from praisonaiagents.storage.powers import Finding, Raw, framed, pieces_of_file
+from praisonaiagents.storage.powers import Finding, Raw, counted, framed, pieces_of_file
 from praisonaiagents.storage.sessionfile import SessionFile, footer_of, identify, load
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def forget(engine: JsonFileEngine, user_id: str, session_ids: Collection[str]) -
         _remove_orphans(engine, user_id)
     _remove_empty_folders(engine, user_id)
     return [
+        *_unreadable(engine, user_id),
         f"copies and backups of {engine.folder} are as they were",
         "the disk may keep the blocks of removed files, in snapshots or until they are overwritten: only an encrypted "
         "disk, or one that is wiped, forgets them",
@@ -70,6 +72,15 @@ def _remove_orphans(engine: JsonFileEngine, user_id: str) -> None:
         stem, _, _ = name.rpartition(".")
         if os.path.isfile(f"{aside}/{name}") and not os.path.lexists(f"{folder}/{stem}.json"):
             _remove(f"{aside}/{name}")
+
+
+def _unreadable(engine: JsonFileEngine, user_id: str) -> list[str]:
+    """What lies among the default user's files, and nobody knows whose it is."""
+    names = sorted(name for name in _names(engine.folder) if name.endswith(".json")) if user_id == DEFAULT_USER else []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        left = [name for name in names if engine._listed_record(f"{engine.folder}/{name}") is None]
+    return [f"{engine.folder}/{name} cannot be read as a session and was left: look whose it is" for name in left]
 
 
 def _remove_matching(folder: str, pattern: str, *, unless_there: bool = False) -> None:
@@ -133,10 +144,9 @@ def audit(engine: JsonFileEngine, user_id: str | None, session_id: str | None) -
     """Every file of a user, or of all, or of one session; then what was set aside earlier."""
     if user_id is not None and session_id is not None:
         key = Key(user_id, session_id)
-        paths = [
-            path for path, named in engine._paths(key) if os.path.isfile(path) and (named or engine._holds(path, key))
-        ]
-        yield from (finding for path in paths[:1] for finding in _look(engine, path))
+        for path, named in engine._paths(key):
+            if named or engine._holds(path, key):
+                yield from _look(engine, path, only=key)
         return
     for _, path in sorted(engine._files(user_id), key=lambda found: found[1]):
         yield from _look(engine, path)
@@ -145,11 +155,11 @@ def audit(engine: JsonFileEngine, user_id: str | None, session_id: str | None) -
     ]
     if aside:
         remedy = f"look at {engine.folder}/damaged, and remove what is of no use"
-        yield Finding(False, f"{len(aside)} files with what could not be read were set aside earlier", remedy)
+        yield Finding(False, f"{counted(len(aside), 'file')} with what could not be read, set aside earlier", remedy)
 
 
-def _look(engine: JsonFileEngine, path: str) -> Iterator[Finding]:
-    """What is wrong with one file."""
+def _look(engine: JsonFileEngine, path: str, only: Key | None = None) -> Iterator[Finding]:
+    """What is wrong with one file. only: unless it is another session's."""
     aside = f"{engine.folder}/damaged"
     move = "move it away, or restore it from a backup"
     try:
@@ -161,9 +171,12 @@ def _look(engine: JsonFileEngine, path: str) -> Iterator[Finding]:
         return
     try:
         file = identify(path, opened, engine._named(path), engine._fits)
-        yield from _compare(file, load(file), _MENDS.format(aside=aside))
+        if only in (None, file.key):
+            yield from _compare(file, load(file), _MENDS.format(aside=aside))
     except (StorageError, Unreadable) as exc:
-        yield Finding(True, str(exc) if isinstance(exc, StorageError) else f"{path}: {exc}", move, engine._named(path))
+        yield Finding(
+            True, str(exc) if isinstance(exc, StorageError) else f"{path}: {exc}", move, only or engine._named(path)
+        )
     except OSError as exc:
         yield Finding(True, f"{path}: {exc.strerror}", "look at the disk; restore the file from a backup")
     finally:
@@ -173,7 +186,7 @@ def _look(engine: JsonFileEngine, path: str) -> Iterator[Finding]:
 def _compare(file: SessionFile, loaded: Loaded, mends: str) -> Iterator[Finding]:
     """A file with what it says of itself."""
     footer = footer_of(file)
-    kept = f"{len(loaded.messages)} messages can be read"
+    kept = f"{counted(len(loaded.messages), 'message')} can be read"
     more = loaded.record.message_count - footer.message_count if footer else 0
     archived = file.head.start - loaded.record.start if file.head else 0
     if loaded.damage:
@@ -182,11 +195,13 @@ def _compare(file: SessionFile, loaded: Loaded, mends: str) -> Iterator[Finding]
     if file.head is not None and footer is None:
         yield Finding(True, f"{file.path}: its end is torn, {kept}", mends, file.key)
     if more < 0 and not loaded.damage:
-        yield Finding(True, f"{file.path}: {-more} messages are missing, {kept}", _RESTORE, file.key)
+        yield Finding(True, f"{file.path}: {counted(-more, 'message')} missing, {kept}", _RESTORE, file.key)
     if more > 0:
-        yield Finding(False, f"{file.path}: it holds {more} messages more than it says", "nothing to do", file.key)
+        yield Finding(
+            False, f"{file.path}: it holds {counted(more, 'message')} more than it says", "nothing to do", file.key
+        )
     if archived > 0 and not loaded.damage:
-        yield Finding(True, f"{file.path}: {archived} archived messages are missing, {kept}", _RESTORE, file.key)
+        yield Finding(True, f"{file.path}: {counted(archived, 'archived message')} missing, {kept}", _RESTORE, file.key)
     for (_, start, length), pin in loaded.moved.items():
         lost = length - start - (pin.length - pin.start)
         if lost and pin in loaded.record.pins.values():

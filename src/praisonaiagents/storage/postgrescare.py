@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from praisonaiagents.storage.postgresserver import Rows
-from praisonaiagents.storage.powers import Finding, Raw, framed
+from praisonaiagents.storage.powers import Finding, Raw, counted, framed
 
 if TYPE_CHECKING:
     from praisonaiagents.storage.postgres import PostgresEngine
@@ -103,7 +103,9 @@ def audit(engine: PostgresEngine) -> Iterator[Finding]:
     for query, is_damage, what, remedy in _CHECKS:
         ((count,),) = _rows(engine, query)
         if count:
-            yield Finding(is_damage, what.format(count=count), remedy)
+            yield Finding(
+                is_damage, what.format(logs=counted(count, "log"), messages=counted(count, "message")), remedy
+            )
 
 
 _CHECKS = (
@@ -113,13 +115,13 @@ _CHECKS = (
             and not exists (select from {schema}.pin p where p.log = l.id)
             and not exists (select from {schema}.log child where child.base = l.id)""",
         False,
-        "{count} logs that no session, pin or other log shows",
+        "{logs} that no session, pin or other log shows",
         "harmless, they only take room",
     ),
     (
         "select count(*) from {schema}.message m where not exists (select from {schema}.log l where l.id = m.log)",
         True,
-        "{count} messages whose log is gone: a session may have lost its history",
+        "{messages} whose log is gone: a session may have lost its history",
         "the rows are still in table message: copy them, and restore the session from a backup",
     ),
 )

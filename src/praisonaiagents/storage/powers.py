@@ -68,6 +68,11 @@ class Audits(Protocol):
         ...
 
 
+def counted(number: int, what: str) -> str:
+    """A number with its noun: "1 message", "2,000 messages"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def framed(values: Iterable[bytes]) -> bytes:
     """Values between NULs, so that a whole one can be told from a part of another."""
     return b"\0%b\0" % b"\0".join(values)

@@ -12,17 +12,20 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from praisonaiagents.errors import EngineUnreachable
 from praisonaiagents.model.record import Key
-from praisonaiagents.storage.powers import Finding, Raw, framed, pieces_of_file
-from praisonaiagents.storage.redislink import ClusterLink, Command, Link, Node, SingleLink, checked
+from praisonaiagents.storage.powers import Finding, Raw, counted, framed, pieces_of_file
+from praisonaiagents.storage.redislink import Broken, ClusterLink, Command, Link, Node, SingleLink, checked
 
 if TYPE_CHECKING:
     from praisonaiagents.storage.redis import RedisEngine
 
 _LOOK_AGAIN_S = 0.02
 _PATIENCE_S = 120.0
+_REMOVAL_S = 5.0
 _COUNT = 500  # keys of one look, and items of one piece of a list
 _LOGS = (("SLOWLOG", "GET", -1), ("COMMANDLOG", "GET", -1, "large-request"), ("COMMANDLOG", "GET", -1, "large-reply"))
+_HARMLESS = "harmless, it only takes room"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -33,11 +36,18 @@ class _Server(NamedTuple):
     node: Node | None
 
     def ask(self, *command: Any) -> Any:
-        """The answer to one command, which may be an error."""
+        """The answer to one command, which may be an error. Raises `EngineUnreachable`."""
         commands: Sequence[Command] = [command]
-        if isinstance(self.link, ClusterLink) and self.node is not None:
-            return self.link._ask(self.node, commands)[0]
-        return self.link.ask(b"", commands)[0]
+        try:
+            if isinstance(self.link, ClusterLink) and self.node is not None:
+                return self.link._ask(self.node, commands)[0]
+            return self.link.ask(b"", commands)[0]
+        except Broken as exc:
+            raise EngineUnreachable(str(exc)) from exc
+
+    def get(self, *command: Any) -> Any:
+        """The answer to one command that must not be an error. Raises `StorageError`."""
+        return checked([self.ask(*command)], str(self.node or "the server"))[0]
 
     def setting(self, name: str) -> str | None:
         """None if the server does not tell."""
@@ -95,6 +105,7 @@ def _rewrite(server: _Server) -> list[str]:
     said = []
     if appends == "yes":
         said += _do(server, "BGREWRITEAOF", "aof_rewrite_in_progress", "aof_last_bgrewrite_status")
+        _wait_for_removal(server)
     if saves or any(os.path.exists(path) for path in _dump(server)):
         said += _do(server, "BGSAVE", "rdb_bgsave_in_progress", "rdb_last_bgsave_status")
     elif appends != "yes":
@@ -126,6 +137,21 @@ def _wait(server: _Server, until: float) -> bool:
         time.sleep(_LOOK_AGAIN_S)
 
 
+def _wait_for_removal(server: _Server) -> None:
+    """Until the server has removed the files that it replaced, which it does beside its work."""
+    until = time.monotonic() + _REMOVAL_S
+    while time.monotonic() < until:
+        files = _append_files(server)
+        listed = "".join(_read(path) for path in files if path.endswith(".manifest"))
+        if not listed or all(os.path.basename(path) in listed for path in files if path.endswith((".aof", ".rdb"))):
+            return
+        time.sleep(_LOOK_AGAIN_S)
+
+
+def _read(path: str) -> str:
+    return b"".join(pieces_of_file(path)).decode(errors="replace")
+
+
 # Key by key
 
 
@@ -138,7 +164,7 @@ def raw(engine: RedisEngine) -> Iterator[Raw]:
             shown = key.decode(errors="replace")
             parts = _parts(names.prefix, key)
             yield Raw(f"keys on {place}", "the name of a key", framed(parts))
-            kind = _text(server.ask("TYPE", key))
+            kind = _text(server.get("TYPE", key))
             yield from (
                 Raw(f"keys on {place}", f"a {kind} under {_hidden(shown)}", framed(some))
                 for some in _values(server, key, kind)
@@ -156,8 +182,7 @@ def _keys(server: _Server, prefix: str) -> Iterator[bytes]:
     pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + ":*"
     cursor: Any = b"0"
     while True:
-        (answer,) = checked([server.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _COUNT)], "the server")
-        cursor, keys = answer
+        cursor, keys = server.get("SCAN", cursor, "MATCH", pattern, "COUNT", _COUNT)
         yield from keys
         if _text(cursor) == "0":
             return
@@ -180,17 +205,17 @@ def _hidden(name: str) -> str:
 
 def _values(server: _Server, key: bytes, kind: str) -> Iterator[list[bytes]]:
     if kind == "string":
-        yield [server.ask("GET", key) or b""]
+        yield [server.get("GET", key) or b""]
     elif kind == "list":
         start = 0
-        while some := server.ask("LRANGE", key, start, start + _COUNT - 1):
+        while some := server.get("LRANGE", key, start, start + _COUNT - 1):
             yield some
             start += _COUNT
     else:
         scan = {"hash": "HSCAN", "set": "SSCAN", "zset": "ZSCAN"}.get(kind)
         cursor: Any = b"0"
         while scan:
-            cursor, some = server.ask(scan, key, cursor, "COUNT", _COUNT)
+            cursor, some = server.get(scan, key, cursor, "COUNT", _COUNT)
             yield some
             if _text(cursor) == "0":
                 return
@@ -237,59 +262,70 @@ def audit(engine: RedisEngine, user_id: str | None) -> Iterator[Finding]:
     """Keys that nothing refers to, and what refers to no key. Each is looked at twice, because others may be at work."""
     prefix = engine._names.prefix
     own = None if user_id is None else engine._names.space(user_id)
+    owners = engine._names.owners("")
     for server in _servers(engine):
-        orphans = 0
+        orphans = stale = 0
         for key in _keys(server, prefix):
             if own is not None and not key.startswith(own):
                 continue
             space, _, rest = key.partition(b"}:")
             kind, _, name = rest.partition(b":")
             if kind == b"s":
-                yield from _session(
-                    server, space + b"}:", key, Key(_text_of(prefix, space), name.decode(errors="replace"))
-                )
+                yield from _session(server, space + b"}:", key, Key(_text_of(prefix, space), _decoded(name)))
             elif rest == b"index":
                 yield from _index(server, space + b"}:", key, _text_of(prefix, space))
             elif kind in (b"l", b"i", b"c", b"m") and not _is_needed(server, space + b"}:", name):
                 orphans += 1
+            elif key.startswith(owners):
+                stale += _stale(engine, server, key)
         if orphans:
-            remedy = "harmless, they only take room: delete them once you have looked at them"
-            yield Finding(False, f"{orphans} keys of messages that no session refers to", remedy)
+            yield Finding(False, f"{counted(orphans, 'key')} of messages that no session refers to", _HARMLESS)
+        if stale:
+            yield Finding(False, f"{counted(stale, 'note')} of who has a session that is not there", _HARMLESS)
+
+
+def _stale(engine: RedisEngine, server: _Server, key: bytes) -> int:
+    """How many users are said to have a session, and have not."""
+    session_id = _decoded(key.removeprefix(engine._names.owners("")))
+    users = map(_decoded, server.get("HKEYS", key))
+    return sum(engine.get(Key(user, session_id)) is None for user in users)
 
 
 def _text_of(prefix: str, space: bytes) -> str:
-    return _parts(prefix, space + b"}:x")[0].decode("utf-8", "surrogatepass")
+    return _decoded(_parts(prefix, space + b"}:x")[0])
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def _session(server: _Server, space: bytes, name: bytes, key: Key) -> Iterator[Finding]:
-    log = server.ask("HGET", name, "log")
+    log = server.get("HGET", name, "log")
     if (
         isinstance(log, bytes)
-        and not server.ask("EXISTS", space + b"m:" + log)
-        and server.ask("HGET", name, "log") == log
+        and not server.get("EXISTS", space + b"m:" + log)
+        and server.get("HGET", name, "log") == log
     ):
         yield Finding(True, "the log of its messages is gone", "restore the session from a backup", key)
     session_id = name.removeprefix(space + b"s:")
-    if server.ask("ZSCORE", space + b"index", session_id) is None and server.ask("EXISTS", name):
+    if server.get("ZSCORE", space + b"index", session_id) is None and server.get("EXISTS", name):
         yield Finding(True, "the index of sessions does not list it", "add a message to it: that lists it again", key)
 
 
 def _index(server: _Server, space: bytes, index: bytes, user_id: str) -> Iterator[Finding]:
     for some in _values(server, index, "zset"):
         for session_id in some[::2]:
-            gone = not server.ask("EXISTS", space + b"s:" + session_id)
-            if gone and server.ask("ZSCORE", index, session_id) is not None:
-                key = Key(user_id, session_id.decode(errors="replace"))
+            gone = not server.get("EXISTS", space + b"s:" + session_id)
+            if gone and server.get("ZSCORE", index, session_id) is not None:
+                key = Key(user_id, _decoded(session_id))
                 yield Finding(True, "it is listed, but its record is gone", "restore the session from a backup", key)
 
 
 def _is_needed(server: _Server, space: bytes, log: bytes) -> bool:
     """Whether a session is in a log, or another log is based on it."""
-    fields = server.ask("HKEYS", space + b"m:" + log)
-    if not isinstance(fields, list):
-        return True
+    fields = server.get("HKEYS", space + b"m:" + log)
     owners = [field for field in fields if field.startswith(b"s:")]
-    if any(server.ask("EXISTS", space + owner) for owner in owners):
+    if any(server.get("EXISTS", space + owner) for owner in owners):
         return True
-    children = server.ask("HKEYS", space + b"c:" + log) if fields else []
-    return any(server.ask("EXISTS", space + b"m:" + child) for child in children)
+    children = server.get("HKEYS", space + b"c:" + log) if fields else []
+    return any(server.get("EXISTS", space + b"m:" + child) for child in children)

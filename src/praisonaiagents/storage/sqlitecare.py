@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import IO, Any, cast
 
 from praisonaiagents.errors import LockTimeout, StorageError
-from praisonaiagents.storage.powers import Finding, Raw, framed, pieces
+from praisonaiagents.storage.powers import Finding, Raw, counted, framed, pieces
 from praisonaiagents.storage.sqlitefile import SqliteFile
 from praisonaiagents.storage.sqlitetransaction import LOOK_AGAIN_S, MEMORY, Connection
 
@@ -29,7 +29,9 @@ _RECOVER = "copy the file, then: sqlite3 {path} .recover | sqlite3 rescued.db; o
 
 
 def forget(file: SqliteFile) -> list[str]:
-    """Merge the index, write the file anew and empty the write-ahead log."""
+    """Merge the index, write the file anew and empty the write-ahead log. Where there is no file, none is made."""
+    if file.path != MEMORY and not os.path.exists(file.path):
+        return []
     with file.writing() as db:
         db.execute("DELETE FROM set_aside WHERE log NOT IN (SELECT n FROM log)")
         if db.has_search:
@@ -74,9 +76,8 @@ def raw(file: SqliteFile) -> Iterator[Raw]:
             yield Raw(f"bytes of {path}", "", b"")
             yield from (Raw(f"bytes of {path}", "", piece) for piece in _bytes_of(path))
     with file.reading() as db:
-        if db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
-            yield from _cells(file, db)
-            yield from _words(file, db)
+        yield from _cells(file, db)
+        yield from _words(file, db)
 
 
 def _bytes_of(path: str) -> Iterator[bytes]:
@@ -124,8 +125,6 @@ def audit(file: SqliteFile) -> Iterator[Finding]:
     recover = _RECOVER.format(path=file.path)
     try:
         with file.reading() as db:
-            if db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-                return
             said = [text for (text,) in _rows(db, f"PRAGMA integrity_check({_MOST_FINDINGS})")]
             said += [_FOREIGN.format(*row) for row in _rows(db, "PRAGMA foreign_key_check") if len(row) > 1][
                 :_MOST_FINDINGS
@@ -145,7 +144,8 @@ def _rows(db: Connection, query: str) -> Iterator[tuple[Any, ...]]:
 
 
 def _finding(db: Connection, query: str, is_damage: bool, what: str, remedy: str) -> Finding:
-    return Finding(is_damage, what.format(count=_count(db, query)), remedy)
+    number = _count(db, query)
+    return Finding(is_damage, what.format(**{f"{noun}s": counted(number, noun) for noun in _NOUNS}), remedy)
 
 
 def _count(db: Connection, query: str) -> int:
@@ -154,31 +154,33 @@ def _count(db: Connection, query: str) -> int:
     return 0
 
 
+_NOUNS = ("log", "message", "id", "row")
 _HARMLESS = "harmless, it only takes room"
 _CHECKS: tuple[tuple[str, bool, str, str], ...] = (
     (
         "SELECT count(*) FROM log WHERE n NOT IN (SELECT log FROM session UNION SELECT log FROM pin "
         "UNION SELECT base FROM log WHERE base IS NOT NULL)",
         False,
-        "{count} logs that no session, pin or other log shows",
+        "{logs} that no session, pin or other log shows",
         _HARMLESS,
     ),
     (
         "SELECT count(*) FROM message WHERE log NOT IN (SELECT n FROM log)",
         True,
-        "{count} messages whose log is gone: a session may have lost its history",
+        "{messages} whose log is gone: a session may have lost its history",
         "the rows are still in table message: copy them, and restore the session from a backup",
     ),
     (
-        "SELECT count(*) FROM message_id WHERE (log, number) NOT IN (SELECT log, number FROM message)",
+        "SELECT count(*) FROM message_id AS known WHERE NOT EXISTS (SELECT 1 FROM message "
+        "WHERE message.log = known.log AND message.number = known.number)",
         False,
-        "{count} ids in the index of ids whose messages are gone",
+        "{ids} in the index of ids, of messages that are gone",
         _HARMLESS,
     ),
     (
         "SELECT count(*) FROM set_aside",
         False,
-        "{count} rows were set aside, which stood where a message had to go",
+        "{rows} set aside, which stood where a message had to go",
         "look at table set_aside, and delete what is of no use",
     ),
 )
