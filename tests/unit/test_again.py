@@ -112,6 +112,11 @@ def test_a_question_that_was_not_answered_is_asked_again(
     assert sent(llm) == ["one", "first", "two", "second", "three"]
 
 
+def test_a_part_of_an_answer_that_failed_is_no_answer(talk: HierarchicalSessionStore) -> None:
+    talk.append("s", [Message("user", "three"), Message("assistant", "th", status="failed")])
+    assert retry(talk, "s", lambda fork, content: "third").before == ""
+
+
 def test_an_answer_with_tools_is_given_again_as_a_whole(
     talk: HierarchicalSessionStore, asking: Callable[..., Ask]
 ) -> None:

@@ -216,7 +216,18 @@ def test_a_copy_keeps_the_mark_of_the_first_one(store: HierarchicalSessionStore)
     merge(store, "b", "c")
     merge(store, "a", "b")
     assert [m.metadata[MERGED]["session_id"] for m in store.messages("a")[4:]] == ["b", "b", "c", "c"]
+    assert merge(store, "a", "b").message_ids == []
     assert merge(store, "a", "c").message_ids == []
+
+
+def test_what_was_merged_and_archived_since_does_not_come_again(store: HierarchicalSessionStore) -> None:
+    branches(store)
+    merge(store, "a", "b")
+    store.engine.update(store._key("a", None), {"start": 6})
+    assert merge(store, "a", "b").message_ids == []
+    say(store, "b", "later")
+    merge(store, "a", "b")
+    assert shown(store, "a") == ["later", "LATER"]
 
 
 def test_a_turn_that_went_on_in_two_ways_comes_with_its_question(store: HierarchicalSessionStore) -> None:
@@ -347,6 +358,18 @@ def test_a_summary_is_made_of_what_is_missing_and_only_once(store: HierarchicalS
         "meanwhile 1",
         "Summary of another branch of this conversation, 2 messages:\nin short",
     ]
+
+
+def test_a_tool_call_that_begins_while_a_summary_is_made_is_not_torn(store: HierarchicalSessionStore) -> None:
+    branches(store)
+
+    def summarise(part: list[Message]) -> str:
+        store.append("a", [Message("user", "use it"), call("c1")])
+        return "in short"
+
+    with pytest.raises(MergeRefused, match="'a' waits"):
+        merge(store, "a", "b", summary=summarise)
+    assert len(store.messages("a")) == 6
 
 
 def test_a_summary_that_fails_or_is_empty_changes_nothing(store: HierarchicalSessionStore) -> None:
