@@ -357,6 +357,26 @@ def test_what_is_deleted_from_sqlite_is_overwritten_at_once(tmp_path: Path) -> N
     assert SECRET.encode() not in path.read_bytes()
 
 
+def test_what_was_freed_in_sqlite_long_ago_is_gone_too(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with open_store(f"sqlite:///{path}") as store:
+        store.add_user_message("main", "hello", user_id="alice")
+        with closing(sqlite3.connect(path)) as db:  # as one that has no secure_delete
+            db.execute("PRAGMA secure_delete = OFF")
+            db.execute("CREATE TABLE freed (text)")
+            db.executemany("INSERT INTO freed VALUES (?)", [(f"{SECRET} " * 100,)] * 50)
+            db.commit()
+            db.execute("DROP TABLE freed")
+            db.commit()
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = tmp_path / "before"
+        before.mkdir()
+        copy_database(path, before)
+        assert SECRET.encode() in bytes_below(before)
+        purge(store, user_id="alice")
+    assert SECRET.encode() not in path.read_bytes()
+
+
 def test_a_reader_that_keeps_the_log_of_sqlite_is_waited_for_and_told(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     with open_store(f"sqlite:///{path}", lock_timeout=0.3) as opened:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -67,9 +67,10 @@ class _Thinned(Generic[T]):
         self._most, self._step, self._seen = most, 1, 0
         self.kept: list[T] = []
 
-    def put(self, thing: T) -> None:
+    def put(self, make: Callable[[], T]) -> None:
+        """Put in what `make` makes. It is not made where it is not kept."""
         if self._seen % self._step == 0:
-            self.kept.append(thing)
+            self.kept.append(make())
             if len(self.kept) > self._most:
                 del self.kept[1::2]
                 self._step *= 2
@@ -90,23 +91,16 @@ class Samples:
         self._users |= _of_id(user_id, _USER)
 
     def of_session(self, record: Record) -> None:
-        shown = (record.agent_name, record.metadata, record.state, record.extra, [p.info for p in record.pins.values()])
-        self._sessions.put(_of_id(record.session_id, _NAME) | dict.fromkeys(_parts(shown), _TEXT))
+        self._sessions.put(lambda: _of_session(record))
 
     def of_message(self, message: Message) -> None:
         raw_id = message.id.encode()
-        found = dict.fromkeys(_parts((message.content, message.tool_calls, message.reasoning, message.metadata)), _TEXT)
         if _OUR_ID.fullmatch(raw_id):
-            self._ids.put(raw_id)
-        elif len(raw_id) >= _SHORTEST:
-            found[msgspec.json.encode(message.id)[1:-1]] = _ID
-        word = max(tokens(message.text()), key=len, default="")
-        if len(word) >= _SHORTEST_WORD:
-            found[framed([word.encode()])] = _WORD
-        self._messages.put(found)
+            self._ids.put(lambda: raw_id)
+        self._messages.put(lambda: _of_message(message))
 
     def all(self) -> dict[bytes, str]:
-        """Everything but our own ids of messages, and what it is."""
+        """What to look for one by one, and what each is."""
         return {
             sample: what
             for kept in (*self._messages.kept, *self._sessions.kept, self._users)
@@ -114,8 +108,25 @@ class Samples:
         }
 
     def our_ids(self) -> set[bytes]:
-        """Ids of messages that this package made, so that they are found in one go."""
+        """All ids of messages that this package made, which are found in one go."""
         return set(self._ids.kept)
+
+
+def _of_session(record: Record) -> dict[bytes, str]:
+    shown = (record.agent_name, record.metadata, record.state, record.extra, [p.info for p in record.pins.values()])
+    return _of_id(record.session_id, _NAME) | dict.fromkeys(_parts(shown), _TEXT)
+
+
+def _of_message(message: Message) -> dict[bytes, str]:
+    shown = (message.content, message.tool_calls, message.reasoning, message.metadata)
+    found = dict.fromkeys(_parts(shown), _TEXT)
+    written_id = msgspec.json.encode(message.id)[1:-1]
+    if len(written_id) >= _SHORTEST:
+        found[written_id] = _ID
+    word = max(tokens(message.text()), key=len, default="")
+    if len(word) >= _SHORTEST_WORD:
+        found[framed([word.encode()])] = _WORD
+    return found
 
 
 def proof(engine: Engine, samples: Samples) -> Proof:
@@ -155,7 +166,7 @@ def _live(engine: Engine) -> Iterator[bytes]:
             views = [engine.read(key, 0), *(engine.read(key, at=pin) for pin in record.pins.values())]
             for view in views:
                 yield b"\n".join(map(encode, view.messages))
-                yield framed(word.encode() for message in view.messages for word in tokens(message.text()))
+                yield framed({word.encode() for message in view.messages for word in tokens(message.text())})
 
 
 def records(engine: Engine, user_id: str | None) -> Iterator[Record]:
