@@ -191,8 +191,20 @@ def test_no_password_is_shown(cli: Cli, home: Path) -> None:
             assert "hunter2" not in done.out + done.err
             assert done.status in (0, 1, 2)
     assert cli("migrate", "--from", "memory://").status == 2
+    assert cli("migrate", "--from", "sqlite:///a.db", "--to", "sqlite:///a.db").status == 2
     assert cli("migrate", "--from", "nosql://x", "--to", "memory://").status == 2
 
 
-def test_nothing_to_move_is_no_error(cli: Cli) -> None:
-    assert cli("migrate", "--from", "memory://", "--to", "memory://").out.startswith("no sessions (0 messages)")
+def test_nothing_to_move_is_no_error(cli: Cli, tmp_path: Path) -> None:
+    done = cli("migrate", "--from", "memory://", "--to", f"sqlite:///{tmp_path}/x.db")
+    assert (done.status, done.out.startswith("no sessions (0 messages)")) == (0, True)
+
+
+def test_the_places_may_come_from_the_environment(
+    cli: Cli, store: HierarchicalSessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRAISONAI_MIGRATE_TO", f"sqlite:///{tmp_path}/one.db")
+    assert cli("migrate").out.startswith("1 copied (2 messages)")
+    monkeypatch.setenv("PRAISONAI_MIGRATE_FROM", f"sqlite:///{tmp_path}/one.db")
+    monkeypatch.setenv("PRAISONAI_MIGRATE_TO", f"sqlite:///{tmp_path}/two.db")
+    assert cli("migrate").out.startswith("1 copied (2 messages)")

@@ -83,20 +83,36 @@ def import_(files: tuple[str, ...], new_id: str | None, user: str | None) -> Non
 
 
 @click.command()
-@click.option("--from", "source", required=True, metavar="URL", help="Where the sessions are.")
-@click.option("--to", "target", required=True, metavar="URL", help="Where they shall be.")
+@click.option(
+    "--from",
+    "source",
+    metavar="URL",
+    envvar="PRAISONAI_MIGRATE_FROM",
+    help="Where the sessions are. Default: PRAISONAI_MIGRATE_FROM, else the default place.",
+)
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="URL",
+    envvar="PRAISONAI_MIGRATE_TO",
+    help="Where they shall be. Default: PRAISONAI_MIGRATE_TO.",
+)
 @click.option("--user", metavar="ID", help="Only the sessions of this user. Default: everybody's.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @json_option
-def migrate(source: str, target: str, user: str | None, dry_run: bool) -> None:
+def migrate(source: str | None, target: str, user: str | None, dry_run: bool) -> None:
     """Copy all sessions from one place to another, and check that they arrived whole.
 
     The source stays as it is. What is in the target already is left alone, so a migration that was interrupted is simply
     run again; a session that differs from the one of the same id there is not copied.
     """
     from praisonaiagents.session import migrate as moving
-    from praisonaiagents.session.places import borrow
+    from praisonaiagents.session.places import borrow, default_place
 
+    source = source or default_place()
+    if source == target:
+        raise click.UsageError("--from and --to are the same place")
     for option, url in (("--from", source), ("--to", target)):
         try:
             check_url(url)
