@@ -325,3 +325,13 @@ def test_a_label_on_nothing_is_an_error(cli: Cli, store: HierarchicalSessionStor
         assert (done.status, done.out) == (1, "")
         assert "not found" in done.err
     assert len(store.list_sessions(None, all_users=True)) == 1
+
+
+def test_commands_to_copy_work_for_any_id_and_user(cli: Cli, store: HierarchicalSessionStore) -> None:  # noqa: F811
+    for role in ("user", "assistant"):
+        store.add_message("-two words", role, "hi", user_id="bob")
+    store.set_title("-two words", "Mine", user_id="bob")
+    done = cli("session", "title", "--auto", "--user", "bob", "--", "-two words")
+    assert done.err.endswith(": praisonai session title --user bob -- '-two words' ''\n")
+    done = cli("session", "diff", "--user", "bob", "--", "-two words@x", "-two words")
+    assert "praisonai session log --user bob -- '-two words' list the points" in done.err

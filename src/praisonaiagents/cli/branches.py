@@ -14,7 +14,7 @@ import click
 
 from praisonaiagents.cli.history import hierarchy
 from praisonaiagents.cli.output import is_terminal, json_option, message_text, print_json, print_table, safe, wants_json
-from praisonaiagents.cli.place import command, db_option, store
+from praisonaiagents.cli.place import command, db_option, named, store
 from praisonaiagents.cli.sessions import complete_session_id, llm_option, not_found, user_option
 from praisonaiagents.errors import PointNotFound
 
@@ -46,7 +46,7 @@ def diff(a: str, b: str, user: str | None) -> None:
     try:
         found = compare(hierarchy(left, user), left, right, at_a=at_left, at_b=at_right, user_id=user)
     except PointNotFound as exc:
-        _name_points(exc)
+        _name_points(exc, user)
         raise
     if wants_json():
         print_json(found.to_dict())
@@ -87,7 +87,7 @@ def merge(into: str, source: str, summary: str | None, llm: str | None, user: st
             user_id=user,
         )
     except PointNotFound as exc:
-        _name_points(exc)
+        _name_points(exc, user)
         raise
     count = len(done.message_ids)
     if wants_json():
@@ -112,8 +112,8 @@ def _place(text: str, user: str | None) -> tuple[str, str | None]:
     raise not_found(candidates[-1][0], user)
 
 
-def _name_points(error: PointNotFound) -> None:
-    lists = [command(f"session {name}", after=f" {error.session_id}") for name in ("snapshots", "log")]
+def _name_points(error: PointNotFound, user: str | None) -> None:
+    lists = [command(f"session {name}", after=named(error.session_id, user)) for name in ("snapshots", "log")]
     error.args = (f"{error}; {' and '.join(lists)} list the points",)
 
 

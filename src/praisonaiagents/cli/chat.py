@@ -33,7 +33,7 @@ from praisonaiagents.cli.output import (
     safe,
     wants_json,
 )
-from praisonaiagents.cli.place import command, store
+from praisonaiagents.cli.place import command, named, store
 from praisonaiagents.errors import PraisonError
 
 if TYPE_CHECKING:
@@ -281,10 +281,4 @@ def _state(session: SessionData, *, new: bool) -> str:
 
 def how_to_resume(session: SessionData) -> str:
     """The command that goes on with the session, as a shell takes it."""
-    from shlex import quote
-
-    from praisonaiagents.model.ids import DEFAULT_USER
-
-    user = "" if session.user_id == DEFAULT_USER else f" --user {quote(session.user_id)}"
-    dashes = " --" if session.session_id.startswith("-") else ""
-    return command("session resume", after=f"{user}{dashes} {quote(session.session_id)}")
+    return command("session resume", after=named(session.session_id, session.user_id))

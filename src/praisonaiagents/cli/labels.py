@@ -9,7 +9,7 @@ import click
 
 from praisonaiagents.cli.history import hierarchy
 from praisonaiagents.cli.output import json_option, print_json, safe, wants_json
-from praisonaiagents.cli.place import command, db_option
+from praisonaiagents.cli.place import command, db_option, named
 from praisonaiagents.cli.sessions import llm_option, session_id_argument, user_option
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def title(session_id: str, text: str | None, auto: bool, llm: str | None, user: 
         changed = asyncio.run(_auto(opened, session_id, llm, user))
     now = opened.get_extended_session(session_id, user_id=user or "").title
     if auto and not changed and not wants_json():
-        _say_why(session_id, now)
+        _say_why(session_id, user, now)
     _print({"session_id": session_id, "title": now, "changed": changed}, now or "-")
 
 
@@ -134,9 +134,9 @@ async def _auto(opened: HierarchicalSessionStore, session_id: str, llm: str | No
         return await opened.auto_title(session_id, agent.achat, user_id=user)
 
 
-def _say_why(session_id: str, title: str | None) -> None:
+def _say_why(session_id: str, user: str | None, title: str | None) -> None:
     if title:
-        clear = command("session title", after=f" {session_id} ''")
+        clear = command("session title", after=f"{named(session_id, user)} ''")
         click.echo(safe(f"It has a title already; take it away first: {clear}"), err=True)
     else:
         click.echo("There is nothing to name yet: a turn must be answered first.", err=True)

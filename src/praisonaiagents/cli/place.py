@@ -87,6 +87,16 @@ def command(*words: str, after: str = "") -> str:
     return f"praisonai {' '.join(words)}{place}{after}{note}"
 
 
+def named(session_id: str, user: str | None) -> str:
+    """A session as a shell takes it after a command's name: its user, if it is not the default one, and its id."""
+    from shlex import quote
+
+    from praisonaiagents.model.ids import DEFAULT_USER
+
+    whose = "" if user in (None, "", DEFAULT_USER) else f" --user {quote(user or '')}"
+    return f"{whose}{' --' if session_id.startswith('-') else ''} {quote(session_id)}"
+
+
 def path_of(engine: Engine) -> str | None:
     """The folder or file of an engine on this machine, as far as it says so. It need not be there."""
     path = getattr(engine, "folder", None) or getattr(engine, "path", None)
