@@ -128,6 +128,19 @@ class StoredConversation(Conversation):
         self._run_id: str | None = None
 
     def refresh(self) -> None:
+        self._run_id = None
+        self._refresh()
+
+    def add(self, message: Message) -> None:
+        self._run_id = message.run_id
+        appended = self._store.append(self._session_id, [message], user_id=self._user_id)
+        if self._seen == appended.length - 1:
+            self._add(message, self._seen)
+            self._seen = appended.length
+        else:
+            self._refresh()
+
+    def _refresh(self) -> None:
         own_list = self._seen is None and bool(self.history)
         record = self._store.open_session(self._session_id, user_id=self._user_id, agent_name=self._agent_name)
         if self._agent_name and record.agent_name != self._agent_name:
@@ -139,15 +152,6 @@ class StoredConversation(Conversation):
             self._seen = self._summed_up = None
         self._log = record.log
         self._catch_up(record)
-
-    def add(self, message: Message) -> None:
-        self._run_id = message.run_id
-        appended = self._store.append(self._session_id, [message], user_id=self._user_id)
-        if self._seen == appended.length - 1:
-            self._add(message, self._seen)
-            self._seen = appended.length
-        else:
-            self.refresh()
 
     def too_long(self) -> Work | None:
         stored = [_message(entry) for entry in self.history if getattr(entry, "place", None)]
@@ -164,7 +168,7 @@ class StoredConversation(Conversation):
     def compacted(self, work: Work, summaries: Sequence[str]) -> Compacted | None:
         done = finish(self._store, work, summaries)
         if self._seen is not None:
-            self.refresh()  # where somebody else was faster, their summary comes in
+            self._refresh()  # where somebody else was faster, their summary comes in
         return done
 
     def _catch_up(self, record: Record) -> None:
@@ -186,19 +190,21 @@ class StoredConversation(Conversation):
         self.history.append(entry)
 
     def _sum_up(self, checkpoint: Checkpoint) -> None:
-        """Let the summary take the place of the entries that it stands for, but for those of the turn that is under way."""
-        told = [self._is_told(entry, checkpoint) for entry in self.history]
-        if any(told):
-            rest = [entry for entry, gone in zip(self.history, told, strict=True) if not gone]
-            rest.insert(told.index(True), Entry.of_summary(checkpoint))
+        """Let the summary take the place of the entries that it stands for. Those of the turn under way stay until the next."""
+        told = {index for index, entry in enumerate(self.history) if self._is_told(entry, checkpoint)}
+        now = {index for index in told if self._run_id and getattr(self.history[index], "run_id", None) == self._run_id}
+        gone = told - now
+        if gone:
+            rest = [entry for index, entry in enumerate(self.history) if index not in gone]
+            rest.insert(min(gone), Entry.of_summary(checkpoint))
             self.history[:] = rest
-        self._summed_up = checkpoint
+        self._summed_up = None if now else checkpoint
 
     def _is_told(self, entry: Any, checkpoint: Checkpoint) -> bool:
         if not isinstance(entry, Entry) or entry.place is None:
             return isinstance(entry, Entry) and entry.is_summary
         log, number = entry.place
-        return log == self._log and number < checkpoint.number and (entry.run_id or "") != self._run_id
+        return log == self._log and number < checkpoint.number
 
     def _shown(self, messages: Sequence[Message]) -> Sequence[Message]:
         return messages if self._store.retention == "compact" else self._store.shown(messages)
