@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from praisonaiagents.errors import StorageError
 from praisonaiagents.model.record import Key
 
 _CHUNK = 8 << 20
@@ -52,7 +53,10 @@ class Forgets(Protocol):
         ...
 
     def raw(self) -> Iterator[Raw]:
-        """Everything that is stored, as it lies there, also what no call would return. Changes nothing."""
+        """Everything that is stored, as it lies there, also what no call would return. Changes nothing.
+
+        Raises `StorageError` if something cannot be read.
+        """
         ...
 
 
@@ -91,9 +95,11 @@ def pieces(data: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def pieces_of_file(path: str) -> Iterator[bytes]:
-    """A file in such pieces; none if it is not there."""
+    """A file in such pieces; none if it is not there. Raises `StorageError`."""
     try:
         with open(path, "rb") as file:
             yield from pieces(iter(lambda: file.read(_CHUNK), b""))
     except FileNotFoundError:
         return
+    except OSError as exc:
+        raise StorageError(f"{path} could not be read: {exc.strerror}", path) from exc

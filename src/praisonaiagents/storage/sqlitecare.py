@@ -82,9 +82,15 @@ def raw(file: SqliteFile) -> Iterator[Raw]:
 
 def _bytes_of(path: str) -> Iterator[bytes]:
     command = [sys.executable, "-I", "-S", "-c", _COPY, path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:  # noqa: S603
-        out = cast("IO[bytes]", other.stdout)
-        yield from pieces(iter(lambda: out.read(1 << 20), b""))
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:  # noqa: S603
+            out = cast("IO[bytes]", other.stdout)
+            yield from pieces(iter(lambda: out.read(1 << 20), b""))
+        failed = other.returncode != 0
+    except OSError:
+        failed = True
+    if failed and os.path.exists(path):
+        raise StorageError(f"{path} could not be read byte by byte by another process", path)
 
 
 def _cells(file: SqliteFile, db: Connection) -> Iterator[Raw]:
