@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -12,13 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import postgres, redis
+from wire import Wire
 
+from praisonaiagents import Agent
 from praisonaiagents.errors import MergeRefused, PointNotFound, SessionNotFound
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.repair import repair
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore
 from praisonaiagents.session.branches import MERGED, Diff, diff, merge, messages_at
 from praisonaiagents.storage.memory import MemoryEngine
+from praisonaiagents.testing.llm import Say, ScriptedLLM
 
 PLACES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
     "memory": lambda path: nullcontext("memory://"),
@@ -469,3 +473,21 @@ def test_after_any_merge_all_is_there_once_and_in_order(
     assert store.messages("a") == after
     if before == repair(before) and source == repair(source):
         assert after == repair(after)  # a model would be sent exactly this
+
+
+# --- what a model is sent afterwards ---
+
+
+@pytest.mark.parametrize("summary", [None, "They said yours."])
+def test_a_model_takes_a_merged_history(wire: Wire, make_agent: Callable[..., Agent], summary: str | None) -> None:
+    store = HierarchicalSessionStore.of(SessionStore(MemoryEngine()))
+    store.append("a", [Message("user", "one"), call("c1"), result("c1"), Message("assistant", "ONE")])
+    store.fork_session("a", new_session_id="b")
+    say(store, "a", "mine")
+    store.append("b", [Message("user", "yours"), call("c1"), result("c1"), Message("assistant", "YOURS")])
+    merge(store, "a", "b", summary=summary)
+    with ScriptedLLM([Say("fine")]) as llm:
+        assert make_agent(**wire.agent(llm), session_id="a", session_store=store).chat("and now?") == "fine"
+    sent = json.dumps(llm.requests[0].body)
+    assert "yours" in sent
+    assert ("YOURS" in sent) == (summary is None)
