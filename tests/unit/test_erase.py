@@ -306,6 +306,10 @@ def test_a_purged_session_takes_only_its_own_leftovers_along(tmp_path: Path) -> 
         assert purge(store, user_id="alice", session_id="a").sessions == ["a"]
         left = sorted(path.name for path in (tmp_path / "s" / "users" / "alice").iterdir())
         assert [name for name in left if not name.endswith(".lock")] == ["a.b.json", "a.b.json.tmp"]
+        for name in ("c.json.tmp", "c.json.12-0123abcd.tmp", "c.json.lock", "c.json.corrupt-1795253400"):
+            (tmp_path / "s" / "users" / "alice" / name).write_text(SECRET)  # of a session that was never finished
+        assert purge(store, user_id="alice", session_id="c").sessions == []
+        assert sorted(path.name for path in (tmp_path / "s" / "users" / "alice").iterdir()) == left
 
 
 def copy_database(path: Path, folder: Path) -> None:
@@ -426,6 +430,7 @@ def test_tables_of_postgres_have_nothing_of_a_user() -> None:
             done = purge(store, user_id="alice")
             assert done.is_clean
             assert traces(server.dump("ours").encode()) == []
+            assert connection.execute("select pg_relation_size('ours.message')").fetchone() == (0,)  # it was vacuumed
             assert traces(connection.execute(known).fetchone()[0].encode()) == []  # type: ignore[index]
     assert any("VACUUM FULL" in line for line in done.left_to_operators)
     assert any("write-ahead log" in line for line in done.left_to_operators)
