@@ -330,3 +330,21 @@ def test_files_of_praisonai_move_and_stay_as_they_are(tmp_path: Path) -> None:
     assert [each.outcome for each in migrate(source, target)] == [THERE]
     assert [m.text() for m in target.read(Key(DEFAULT, "alice:main")).messages] == ["a"]
     assert (tmp_path / "s" / "alice_main.json").read_text() == text
+
+
+def test_what_forks_share_is_stored_once_in_the_target(tmp_path: Path) -> None:
+    source = MemoryEngine()
+    store = HierarchicalSessionStore.of(SessionStore(source))
+    store.append("main", [Message("user", f"message {number}") for number in range(1000)])
+    for number in range(10):
+        store.fork_session("main", 990 + number, new_session_id=f"fork {number}")
+        store.add_user_message(f"fork {number}", "on")
+    store.add_user_message("main", "and on")
+    with closing(SqliteEngine(tmp_path / "t.db")) as target:
+        assert {each.outcome for each in migrate(source, target)} == {MOVED}
+        assert fingerprints(target) == fingerprints(source)
+        with closing(sqlite3.connect(tmp_path / "t.db")) as db:
+            ((stored,),) = db.execute("SELECT count(*) FROM message")
+        assert stored < 1100
+        assert target.delete(Key(DEFAULT, "main"))
+        assert len(target.read(Key(DEFAULT, "fork 3")).messages) == 995

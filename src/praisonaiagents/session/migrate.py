@@ -20,11 +20,12 @@ from typing import NamedTuple
 from praisonaiagents.errors import EngineUnreachable, PraisonError, SessionDamage
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.record import Key, Record
-from praisonaiagents.session.parts import UNFINISHED, Outline, finish, messages, outline, put_together
+from praisonaiagents.session.parts import UNFINISHED, Outline, base_of, finish, messages, outline, put_together
 from praisonaiagents.storage.engine import Engine
 
 MOVED, THERE, DIFFERS, FAILED, WOULD_MOVE = "moved", "there", "differs", "failed", "would move"
 _PAGE = 200
+_REMEMBERED = 200_000  # messages, of which a hash is kept each
 
 
 class Moved(NamedTuple):
@@ -76,53 +77,67 @@ def migrate(
     planned = planned or plan(source, user_id=user_id)
     for problem in planned.problems:
         yield Moved(None, FAILED, problems=(problem,))
+    copying = _Copying(source, target, dry_run)
     for key in planned.sessions:
         with _damage() as problems:
-            moved = _moved(source, target, key, dry_run)
+            moved = copying.move(key)
         yield moved._replace(problems=(*moved.problems, *problems))
 
 
-def _moved(source: Engine, target: Engine, key: Key, dry_run: bool) -> Moved:
-    try:
-        found = outline(source, key)
-        there = target.get(key)
-        outcome = _compared(target, there, found) if there else None
-        if outcome is None and not dry_run:
-            if there:
-                target.delete(key)  # unfinished
-            _copy(source, target, found)
-    except EngineUnreachable:
-        raise
-    except PraisonError as exc:
-        return Moved(key, FAILED, problems=(str(exc),))
-    lost = (f"{found.lost} messages could not be read",) if found.lost else ()
-    return Moved(key, outcome or (WOULD_MOVE if dry_run else MOVED), len(found.digests), lost)
+class _Copying:
+    """One migration. It remembers the newest copies, so that what a fork shares with them is stored once in the target."""
 
+    def __init__(self, source: Engine, target: Engine, dry_run: bool) -> None:
+        self._source = source
+        self._target = target
+        self._dry_run = dry_run
+        self._newest: dict[Key, Outline] = {}
 
-def _compared(target: Engine, there: Record, found: Outline) -> str | None:
-    """What is to be said of a session that is there already; None if it is an unfinished copy."""
-    other = outline(target, there.key)
-    if UNFINISHED in there.extra:
-        return None if set(other.digests) <= set(found.digests) else DIFFERS  # else somebody went on with it
-    return THERE if _same(found, other) else DIFFERS
+    def move(self, key: Key) -> Moved:
+        try:
+            found = outline(self._source, key)
+            there = self._target.get(key)
+            outcome = self._compared(there, found) if there else None
+            if outcome is None and not self._dry_run:
+                if there:
+                    self._target.delete(key)  # unfinished
+                self._copy(found)
+        except EngineUnreachable:
+            raise
+        except PraisonError as exc:
+            return Moved(key, FAILED, problems=(str(exc),))
+        lost = (f"{found.lost} messages could not be read",) if found.lost else ()
+        return Moved(key, outcome or (WOULD_MOVE if self._dry_run else MOVED), len(found.digests), lost)
 
+    def _compared(self, there: Record, found: Outline) -> str | None:
+        """What is to be said of a session that is there already; None if it is an unfinished copy."""
+        other = outline(self._target, there.key)
+        if UNFINISHED in there.extra:
+            return None if set(other.digests) <= set(found.digests) else DIFFERS  # else somebody went on with it
+        return THERE if self._is_same(found, other) else DIFFERS
 
-def _copy(source: Engine, target: Engine, found: Outline) -> None:
-    record = put_together(target, found.header, messages(source, found), finished=False)
-    if not _same(found, outline(target, record.key)):
-        raise _Different(
-            f"session {record.session_id!r} is not the same in the target; it is marked as unfinished there"
-        )
-    finish(target, record)
+    def _copy(self, found: Outline) -> None:
+        header = found.header
+        base = base_of(found, [other for key, other in self._newest.items() if key.user_id == header.user_id])
+        record = put_together(self._target, header, messages(self._source, found), base=base, finished=False)
+        if not self._is_same(found, outline(self._target, record.key)):
+            raise _Different(
+                f"session {record.session_id!r} is not the same in the target; it is marked as unfinished there"
+            )
+        finish(self._target, record)
+
+    def _is_same(self, found: Outline, copy: Outline) -> bool:
+        with_time = bool(found.header.created_at)
+        is_same = found.fingerprint(with_time=with_time) == copy.fingerprint(with_time=with_time)
+        if is_same:
+            self._newest[copy.record.key] = copy
+            while len(self._newest) > 1 and sum(len(each.digests) for each in self._newest.values()) > _REMEMBERED:
+                del self._newest[next(iter(self._newest))]
+        return is_same
 
 
 class _Different(PraisonError, RuntimeError):
     """What was read back is not what was written."""
-
-
-def _same(found: Outline, copy: Outline) -> bool:
-    with_time = bool(found.header.created_at)
-    return found.fingerprint(with_time=with_time) == copy.fingerprint(with_time=with_time)
 
 
 @contextmanager

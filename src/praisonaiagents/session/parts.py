@@ -147,6 +147,11 @@ class Outline(NamedTuple):
     """Of all messages, each once."""
     lost: int
 
+    @property
+    def history(self) -> list[bytes]:
+        """The digests of part 0."""
+        return self.digests[: self.header.parts[0].messages]
+
     def fingerprint(self, *, with_time: bool = True) -> str:
         """A hash of all there is. with_time: the moment when the session was made counts too."""
         header = self.header if with_time else msgspec.structs.replace(self.header, created_at="")
@@ -337,16 +342,40 @@ def _moved(values: Any, names: Iterable[str], move: Callable[[int], int]) -> Any
 # Putting together
 
 
-def put_together(engine: Engine, header: Header, messages: Iterable[Message], *, finished: bool = True) -> Record:
-    """Make the session with these messages, in the order of its parts. finished: else it is marked `UNFINISHED`.
+class Base(NamedTuple):
+    """A history that a session in the same place holds, and that another one begins with."""
 
+    key: Key
+    at: Pin
+
+
+def base_of(found: Outline, others: Iterable[Outline]) -> Base | None:
+    """Of sessions in one place, the one with most of the beginning of `found`, whose user's they all are."""
+    best, length = None, 0
+    for other in others:
+        with suppress(ValueError, IndexError):
+            start = other.history.index(found.history[0])
+            pairs = zip(other.history[start:], found.history, strict=False)
+            count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            if count > length and not other.lost:
+                first = other.record.start - other.header.start + start
+                best, length = Base(other.record.key, Pin(other.record.log, first, first + count)), count
+    return best
+
+
+def put_together(
+    engine: Engine, header: Header, messages: Iterable[Message], *, base: Base | None = None, finished: bool = True
+) -> Record:
+    """Make the session with these messages, in the order of its parts.
+
+    base: what it begins with is shared with another session, if the engine can. finished: else it is marked `UNFINISHED`.
     Where it fails nothing is left of it, unless somebody else wrote to the session meanwhile. Raises `SessionExists`,
     `NotASessionFile` if there are more or fewer messages than the header says, and what `Engine.append` raises.
     """
     header.check()
     made_at = seconds(header.created_at)
     empty = Record(*header.key, created_at=made_at, agent_name=header.agent_name, extra={UNFINISHED: True})
-    record = engine.open_session(empty, must_be_new=True)
+    record = engine.fork(base.key, empty, at=base.at) if base else engine.open_session(empty, must_be_new=True)
     try:
         return _dressed(engine, _filled(engine, record, header, iter(messages)), header, finished)
     except Conflict:
@@ -372,7 +401,9 @@ def _filled(engine: Engine, record: Record, header: Header, given: Iterator[Mess
             record = engine.update(record.key, {"head": head}, expected_revision=record.revision)
         elif number:
             record = engine.replace(record.key, [])
-        record = _appended(engine, record, islice(given, part.messages), part.messages)
+        shared = 0 if number else record.message_count
+        own = islice(given, shared, part.messages)
+        record = _appended(engine, record, own, part.messages - shared)
         if len(header.parts) > 1:
             pins = record.pins | {f"{_PART}{number}": record.head}
             record = engine.update(record.key, {"pins": pins}, expected_revision=record.revision)
