@@ -149,6 +149,18 @@ def test_the_environment_asks_for_it_too(monkeypatch: pytest.MonkeyPatch, make_a
     assert server.asked
 
 
+def test_a_store_of_ones_own_keeps_all_where_the_agent_is_told_to_sum_up(make_agent: MakeAgent) -> None:
+    store = SessionStore(MemoryEngine())
+    server = Server()
+    with serving(server) as llm:
+        memory = {"session_id": "s", "max_messages": 4, "retention": "compact"}
+        agent = make_agent(session_store=store, memory=memory, **OPENAI.agent(llm))
+        for number in range(4):
+            agent.chat(f"question {number}")
+    assert server.asked
+    assert len(store.messages("s")) == 8
+
+
 @pytest.mark.parametrize("failure", [Fail(500), Say("  ")], ids=["error", "blank"])
 def test_a_summary_that_fails_changes_nothing_and_the_turn_goes_on(
     failure: Reply, wire: Wire, make_agent: MakeAgent

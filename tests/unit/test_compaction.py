@@ -124,6 +124,7 @@ def test_a_stretch_that_is_full_is_not_told_again(store: HierarchicalSessionStor
     assert [(part.first, part.stop) for part in checkpoint.parts] == [(0, 6), (6, 12), (12, 18)]
     assert [part.summary for part in checkpoint.parts][:2] == ["u0+b0+u1+b1+u2+b2", "u3+b3+u4+b4+u5+b5"]
     assert max(map(len, scribe.read)) <= 6
+    assert scribe.read.count(["q0", "a0", "q1", "a1", "q2", "a2"]) == 1
     assert not [text for texts in scribe.read for text in texts if HEADING in text or "+" in text]
 
 

@@ -323,7 +323,8 @@ class Agent:
 
     def _policy(self, store: SessionStore) -> Policy | None:
         """When the conversation is compacted: because the agent was told to, or because its store was."""
-        at_messages = store.max_messages if store.retention == "compact" else None
+        by_count = "compact" in (store.retention, self._config.retention)
+        at_messages = store.max_messages or self._config.max_messages if by_count else None
         if at_messages is None and self._config.compact_at is None:
             return None
         return Policy(self._config.compact_at, at_messages, self._config.keep_last)
