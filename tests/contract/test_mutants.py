@@ -621,6 +621,63 @@ class ReadsAHundredAtMost(MemoryEngine):
         return found._replace(messages=found.messages[:100])
 
 
+@fails("any_history_that_is_held_can_be_read")
+class ReadsWhatIsShownWhateverIsAsked(MemoryEngine):
+    def read(self, key: Key, start: int | None = None, stop: int | None = None, *, at: Pin | None = None) -> Slice:
+        return super().read(key, start, stop)
+
+
+@fails("any_history_that_is_held_can_be_read")
+class ReadsNothingOfWhatIsNotHeld(MemoryEngine):
+    def read(self, key: Key, start: int | None = None, stop: int | None = None, *, at: Pin | None = None) -> Slice:
+        try:
+            return super().read(key, start, stop, at=at)
+        except InvalidMessage:
+            return Slice(0, [])
+
+
+@fails("any_history_that_is_held_can_be_read")
+class ReadsAnotherHistoryWhole(MemoryEngine):
+    def read(self, key: Key, start: int | None = None, stop: int | None = None, *, at: Pin | None = None) -> Slice:
+        return super().read(key, start, stop) if at is None else super().read(key, at=at)
+
+
+# ---------------------------------------------------------------------------------------------- keeping what was shown
+
+
+class _Keeps(MemoryEngine):
+    """It pins what was shown by itself, and forgets some of it."""
+
+    def kept(self, record: Record) -> Pin:
+        raise NotImplementedError
+
+    def update(self, key: Key, patch: Mapping[str, Any], *, expected_revision: int | None = None) -> Record:
+        with self._lock:
+            record = self.get(key)
+            if record and isinstance(patch.get("keep"), dict):
+                pin = self.kept(record)
+                kept = {
+                    name: msgspec.structs.replace(pin, info=info | {"start": record.start})
+                    for name, info in patch["keep"].items()
+                    if isinstance(info, dict)
+                }
+                rest = {name: value for name, value in patch.items() if name != "keep"}
+                patch = rest | {"pins": patch.get("pins", record.pins) | kept}
+            return super().update(key, patch, expected_revision=expected_revision)
+
+
+@fails("what_was_shown_is_kept_with_its_archive")
+class KeepsNoArchive(_Keeps):
+    def kept(self, record: Record) -> Pin:
+        return record.head
+
+
+@fails("nothing_that_is_appended_meanwhile_is_lost_when_the_head_moves")
+class KeepsAllButTheNewest(_Keeps):
+    def kept(self, record: Record) -> Pin:
+        return Pin(record.log, record.start, max(2, record.length - 1))
+
+
 # ----------------------------------------------------------------------------------------------------------- numbering
 
 
