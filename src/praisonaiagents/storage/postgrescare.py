@@ -41,7 +41,7 @@ def forget(engine: PostgresEngine) -> list[str]:
     own = [name for name, _, _, is_own in tables if is_own]
     said = [] if len(own) == len(tables) else [f"the owner of schema {schema} has to say VACUUM: we may not"]
     engine._server.call(lambda connection: _vacuum(engine, connection, own), repeat="read")
-    listed = ", ".join(f'"{schema}".{name}' for name, *_ in tables)
+    listed = ", ".join(f"{engine._server._quoted}.{name}" for name, *_ in tables)
     return [
         *said,
         f"deleted rows stay in the files of the tables until they are overwritten: VACUUM FULL {listed} writes those anew "
