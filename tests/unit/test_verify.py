@@ -168,9 +168,11 @@ def test_a_line_that_somebody_added_to_a_file_is_a_note(files: HierarchicalSessi
     files.add_user_message("main", "hello")
     path = tmp_path / "s" / "main.json"
     path.write_bytes(path.read_bytes().replace(b"[\n{", b'[\n{"role":"user","content":"added"},\n{', 1))
+    before = path.read_bytes()
     found = verify(files)
     assert found.is_whole
     assert "1 message more" in only(found).what
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("cut", [5, 40, 150, 400])

@@ -3,8 +3,8 @@
     checked = verify(store)
     checked.is_whole, checked.findings
 
-What a reader would get wrong: nothing is mended here, and a damaged session is not even read through the engine, because a
-reading engine mends what it can. Each finding says what can be done; most damage is mended by the next change of the
+What a reader would get wrong: nothing is mended here. A session that its engine has found something wrong with is not even
+read, because a reading engine mends what it can. Each finding says what can be done; most damage is mended by the next change of the
 session, which sets aside what cannot be read.
 """
 
@@ -106,11 +106,11 @@ class _Looking:
             self.findings += self._engine.audit(user_id, session_id)
 
     def at(self, keys: list[Key]) -> None:
-        damaged = {finding.key for finding in self.findings if finding.is_damage}
+        told = {finding.key for finding in self.findings}
         for done, key in enumerate(keys):
             self._watch("Reading", done, len(keys))
             self.sessions += 1
-            if key not in damaged:
+            if key not in told:  # else reading it might mend it
                 self._session(key)
 
     def _session(self, key: Key) -> None:
