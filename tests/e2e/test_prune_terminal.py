@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from test_cli_terminal import P, Terminal, environment, finish, terminal  # noqa: F401 - two of them are fixtures
+from test_cli_terminal import PROMPT, P, Terminal, environment, finish, leave, terminal  # noqa: F401 - two of them are fixtures
 
 from praisonaiagents.session import get_default_session_store
 
@@ -53,7 +53,27 @@ def test_a_summary_is_shown_without_control_characters(terminal: Terminal) -> No
     shown = finish(terminal(f"{P} session compact s --keep 1"))
     assert "Alice" in shown
     assert "\x1b[31m" not in shown
-    assert "It stands for 1 messages" in shown or "It stands for 1 message" in shown
+    assert "It stands for 1 message," in shown
+
+
+def test_a_chat_is_summed_up(terminal: Terminal) -> None:  # noqa: F811
+    store = get_default_session_store()
+    store.add_user_message("talk", "My name is Alice.")
+    for number in range(7):
+        store.add_user_message("talk", f"This is number {number}.")
+    chat = terminal(f"{P} session resume talk")
+    chat.expect(PROMPT)
+    chat.send("/compact\r")
+    chat.expect_exact("(summed up 2 messages)")
+    chat.expect(PROMPT)
+    chat.send("What's my name?\r")
+    chat.expect("Alice")
+    chat.expect(PROMPT)
+    chat.send("/compact\r")
+    chat.expect_exact("(summed up")
+    leave(chat)
+    assert "My name is Alice." in str(store.get_working_history("talk")[0])
+    assert store.messages("talk")[0].content == "My name is Alice."
 
 
 def test_what_goes_wrong_is_told_in_a_line(terminal: Terminal) -> None:  # noqa: F811

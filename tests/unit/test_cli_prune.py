@@ -145,7 +145,7 @@ def test_a_session_is_summed_up(cli: Cli, store: HierarchicalSessionStore) -> No
     done = cli("session", "compact", "s", "--keep", "2")
     assert done.status == 0
     assert done.out == f"{HEADING}\n\nMy number 0 is 0.\nMy number 1 is 1.\n"
-    assert done.err.startswith("It stands for 4 messages, 2 follow it: about ")
+    assert done.err.startswith("It stands for 4 messages, 2 more follow: about ")
     assert len(store.messages("s")) == 6
     assert store.search("number 0")
     again = cli("session", "compact", "s", "--keep", "2")

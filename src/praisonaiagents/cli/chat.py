@@ -17,7 +17,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _INSTRUCTIONS = "You are a helpful assistant."
 _SHOWN = 20
+_KEPT = 6  # messages that /compact leaves as they are
 _SHOWN_OF_ONE = 4000  # characters
 _HELP = """\
 Enter sends, Alt-Enter starts a new line, Up brings back what you said.
@@ -49,6 +50,7 @@ Ctrl-C stops an answer, Ctrl-D leaves; the session stays.
 /help     this
 /history  the conversation so far
 /model    the model that answers
+/compact  let the model sum up all but the last turns, to be sent less; nothing is removed
 /exit     leave"""
 
 
@@ -217,9 +219,23 @@ def _command(agent: Agent, session: SessionData, text: str) -> bool:
         print_messages(store().get_chat_history(session.session_id, user_id=session.user_id))
     elif name == "/model":
         click.echo(agent.model_name)
+    elif name == "/compact":
+        _sum_up(agent)
     else:
         click.echo(_HELP if name == "/help" else f"No such command: {safe(name)}\n{_HELP}")
     return True
+
+
+def _sum_up(agent: Agent) -> None:
+    try:
+        with SignOfLife("summing up") if not is_dumb() else nullcontext():
+            done = agent.compact(_KEPT)
+    except KeyboardInterrupt:
+        click.echo("\n(stopped; nothing was changed)")
+    except PraisonError as exc:
+        report(exc)
+    else:
+        click.echo(f"(summed up {done.messages:,} messages)" if done else "(there is nothing to sum up)")
 
 
 def _keyboard(session: SessionData) -> Callable[[str], str]:

@@ -44,8 +44,9 @@ def compact(session_id: str, keep: int, llm: str | None, user: str | None) -> No
         click.echo("Nothing to sum up: there is no whole turn before the messages that stay.", err=True)
     else:
         put(done.summary)
+        what = "1 message" if done.messages == 1 else f"{done.messages:,} messages"
         click.echo(
-            f"It stands for {done.messages:,} messages, {done.kept:,} follow it: about {done.tokens_after:,} tokens "
+            f"It stands for {what}, {done.kept:,} more follow: about {done.tokens_after:,} tokens "
             f"instead of {done.tokens_before:,}.",
             err=True,
         )
