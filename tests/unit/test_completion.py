@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from praisonaiagents.cli.main import praisonai
-from praisonaiagents.session import get_default_session_store
+from praisonaiagents.session import HierarchicalSessionStore, get_default_session_store
+from praisonaiagents.session.labels import tag
 from praisonaiagents.session.places import open_store
 from praisonaiagents.storage.registry import ENTRY_POINTS
 
@@ -68,7 +69,12 @@ def test_options(complete: Complete) -> None:
 
 @pytest.mark.usefixtures("sessions")
 @pytest.mark.parametrize(
-    "words", [("session", "start"), ("session", "resume"), ("session", "show"), ("session", "delete"), ("run", "-s")]
+    "words",
+    [
+        *[("session", name) for name in ("start", "resume", "show", "delete", "diff", "retry", "tag", "pin")],
+        ("session", "merge", "other"),
+        ("run", "-s"),
+    ],
 )
 def test_session_ids_newest_first_without_those_a_shell_would_take_apart(
     complete: Complete, words: tuple[str, ...]
@@ -82,6 +88,29 @@ def test_session_ids_newest_first_without_those_a_shell_would_take_apart(
 def test_session_ids_are_those_of_the_user_named_before(complete: Complete) -> None:
     assert values(complete("session", "show", "--user", "bob", "")) == ["bobs"]
     assert values(complete("session", "show", "--user", "carol", "")) == []
+
+
+@pytest.mark.usefixtures("sessions")
+def test_points_of_a_session_after_an_at(complete: Complete) -> None:
+    store = HierarchicalSessionStore.of(get_default_session_store())
+    safe = store.create_snapshot("other")
+    store.add_user_message("other", "more")
+    store.revert("other", safe)
+    assert values(complete("session", "diff", "other@")) == [f"other@{safe}", "other@head:1"]
+    assert values(complete("session", "merge", "my-first", "other@h")) == ["other@head:1"]
+    assert values(complete("session", "revert", "other", "--to", "h")) == ["head:1"]
+    assert values(complete("session", "revert", "--to", "")) == []
+    assert values(complete("session", "diff", "nowhere@")) == []
+
+
+@pytest.mark.usefixtures("sessions")
+def test_tags_that_are_in_use(complete: Complete) -> None:
+    store = get_default_session_store()
+    tag(store, "other", "trip", "2026", "two words")
+    tag(store, "my-first", "trip", "tea")
+    assert values(complete("session", "list", "--tag", "t")) == ["tea", "trip"]
+    assert values(complete("session", "untag", "other", "")) == ["2026", "tea", "trip"]
+    assert values(complete("session", "list", "--user", "bob", "--tag", "")) == []
 
 
 @pytest.mark.usefixtures("sessions")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from praisonaiagents.cli.history import hierarchy
+from praisonaiagents.cli.history import hierarchy, points
 from praisonaiagents.cli.output import is_terminal, json_option, message_text, print_json, print_table, safe, wants_json
 from praisonaiagents.cli.place import command, db_option, named, store
-from praisonaiagents.cli.sessions import complete_session_id, llm_option, not_found, user_option
+from praisonaiagents.cli.sessions import complete_session_id, llm_option, not_found, proposals, user_option
 from praisonaiagents.errors import PointNotFound
 
 if TYPE_CHECKING:
@@ -29,9 +29,21 @@ _SUMMARISE = (
 )
 
 
+def complete_place(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Session ids, and after an @ the points of that session."""
+    session_id, at, _ = incomplete.rpartition("@")
+    ids = complete_session_id(ctx, param, incomplete)
+    if ids or not at:
+        return ids
+    user = ctx.params.get("user")
+    return proposals(
+        ctx, incomplete, lambda opened: [f"{session_id}@{point}" for point in points(opened, session_id, user)]
+    )
+
+
 @click.command()
-@click.argument("a", metavar="A[@POINT]", shell_complete=complete_session_id)
-@click.argument("b", metavar="B[@POINT]", shell_complete=complete_session_id)
+@click.argument("a", metavar="A[@POINT]", shell_complete=complete_place)
+@click.argument("b", metavar="B[@POINT]", shell_complete=complete_place)
 @user_option
 @db_option
 @json_option
@@ -58,7 +70,7 @@ def diff(a: str, b: str, user: str | None) -> None:
 
 @click.command()
 @click.argument("into", metavar="A", shell_complete=complete_session_id)
-@click.argument("source", metavar="B[@POINT]", shell_complete=complete_session_id)
+@click.argument("source", metavar="B[@POINT]", shell_complete=complete_place)
 @click.option(
     "--summary",
     is_flag=False,

@@ -9,31 +9,29 @@ import click
 
 from praisonaiagents.cli.output import json_option, print_json, print_table, safe, wants_json, when
 from praisonaiagents.cli.place import command, db_option, store
-from praisonaiagents.cli.sessions import not_found, session_id_argument, user_option
+from praisonaiagents.cli.sessions import not_found, proposals, session_id_argument, user_option
 from praisonaiagents.errors import PointNotFound
 from praisonaiagents.session.data import iso
 
 if TYPE_CHECKING:
     from praisonaiagents.session.hierarchy import HierarchicalSessionStore, SessionSnapshot
+    from praisonaiagents.session.store import SessionStore
 
 
 def complete_point(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Snapshots and earlier heads of the session that was named before."""
-    from praisonaiagents.cli.place import given, open_place, within
+    # an argument lies in `args` where an option still lacks its value
+    session_id = ctx.params.get("session_id") or next(iter(ctx.args), "")
+    return proposals(ctx, incomplete, lambda opened: points(opened, session_id, ctx.params.get("user")))
+
+
+def points(opened: SessionStore, session_id: str, user: str | None) -> list[str]:
+    """The ids of a session's snapshots, and its earlier heads."""
     from praisonaiagents.session.hierarchy import HierarchicalSessionStore
 
-    def names() -> list[str]:
-        opened = open_place(ctx)
-        try:
-            found, whose = HierarchicalSessionStore.of(opened), {"user_id": ctx.params.get("user")}
-            session_id = ctx.params.get("session_id") or ctx.args[0]  # the latter where an option still lacks its value
-            snapshots = [snapshot.id for snapshot in found.get_snapshots(session_id, **whose)]
-            return [*snapshots, *(head.ref for head in found.heads(session_id, **whose)[:-1])]
-        finally:
-            if given(ctx):
-                opened.close()
-
-    return [name for name in within(2.0, names) or [] if name.startswith(incomplete)]
+    found = HierarchicalSessionStore.of(opened)
+    snapshots = [snapshot.id for snapshot in found.get_snapshots(session_id, user_id=user)]
+    return [*snapshots, *(head.ref for head in found.heads(session_id, user_id=user)[:-1])]
 
 
 at_option = click.option(

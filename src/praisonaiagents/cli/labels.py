@@ -10,7 +10,7 @@ import click
 from praisonaiagents.cli.history import hierarchy
 from praisonaiagents.cli.output import json_option, print_json, safe, wants_json
 from praisonaiagents.cli.place import command, db_option, named
-from praisonaiagents.cli.sessions import llm_option, session_id_argument, user_option
+from praisonaiagents.cli.sessions import complete_tag, llm_option, session_id_argument, user_option
 
 if TYPE_CHECKING:
     from praisonaiagents.session.hierarchy import HierarchicalSessionStore
@@ -46,7 +46,7 @@ def title(session_id: str, text: str | None, auto: bool, llm: str | None, user: 
 
 @click.command()
 @session_id_argument
-@click.argument("tags", nargs=-1, required=True, metavar="TAG...")
+@click.argument("tags", nargs=-1, required=True, metavar="TAG...", shell_complete=complete_tag)
 @user_option
 @db_option
 @json_option
@@ -59,7 +59,7 @@ def tag(session_id: str, tags: tuple[str, ...], user: str | None) -> None:
 
 @click.command()
 @session_id_argument
-@click.argument("tags", nargs=-1, required=True, metavar="TAG...")
+@click.argument("tags", nargs=-1, required=True, metavar="TAG...", shell_complete=complete_tag)
 @user_option
 @db_option
 @json_option

@@ -23,7 +23,10 @@ from praisonaiagents.cli.place import command, db_option, given, open_place, pat
 from praisonaiagents.errors import SessionNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from praisonaiagents.session.data import SessionData
+    from praisonaiagents.session.store import SessionStore
 
 _RECENT = 20
 _COMPLETED = 200
@@ -32,24 +35,44 @@ _SHELL_SYNTAX = frozenset(" '\"\\$`!*?[](){}<>|&;#~")
 
 
 def complete_session_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The newest session ids that start with what was typed. Ids that a shell would take apart are left out.
+    """The newest session ids that start with what was typed. Ids that a shell would take apart are left out."""
+    whose = ctx.params.get("user")
+    return proposals(
+        ctx, incomplete, lambda opened: [row["session_id"] for row in opened.list_sessions(_COMPLETED, user_id=whose)]
+    )
 
-    A line being typed is no place for an error, nor for a long wait.
+
+def complete_tag(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Tags of the newest sessions."""
+    whose = ctx.params.get("user")
+
+    def tags(opened: SessionStore) -> list[str]:
+        from praisonaiagents.session.labels import listed
+
+        return sorted({tag for row in listed(opened, _COMPLETED, user_id=whose) for tag in row["tags"]})
+
+    return proposals(ctx, incomplete, tags)
+
+
+def proposals(ctx: click.Context, incomplete: str, look: Callable[[SessionStore], list[str]]) -> list[str]:
+    """What `look` finds in the place that a line being typed means, as far as it fits to what was typed.
+
+    Such a line is no place for an error, nor for a long wait.
     """
-    ids = within(_PATIENCE_S, lambda: _newest_ids(ctx)) or []
-    return [found for found in ids if found.startswith(incomplete) and _is_one_word(found)]
 
+    def found() -> list[str]:
+        opened = open_place(ctx)
+        try:
+            path = path_of(opened.engine)
+            if path is not None and not os.path.exists(path):
+                return []  # looking could make the file
+            return look(opened)
+        finally:
+            if given(ctx):
+                opened.close()
 
-def _newest_ids(ctx: click.Context) -> list[str]:
-    opened = open_place(ctx)
-    try:
-        path = path_of(opened.engine)
-        if path is not None and not os.path.exists(path):
-            return []  # looking could make the file
-        return [row["session_id"] for row in opened.list_sessions(_COMPLETED, user_id=ctx.params.get("user"))]
-    finally:
-        if given(ctx):
-            opened.close()
+    fitting = within(_PATIENCE_S, found) or []
+    return [name for name in fitting if name.startswith(incomplete) and _is_one_word(name)]
 
 
 session_id_argument = click.argument("session_id", shell_complete=complete_session_id)
@@ -105,7 +128,7 @@ def session(ctx: click.Context) -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--all-users", is_flag=True, help="Everybody's.")
-@click.option("--tag", metavar="TAG", help="Only those that have this tag.")
+@click.option("--tag", metavar="TAG", shell_complete=complete_tag, help="Only those that have this tag.")
 @click.option("--archived", is_flag=True, help="Only archived ones, which are left out otherwise.")
 @user_option
 @db_option
@@ -296,8 +319,8 @@ def as_json(found: SessionData) -> dict[str, Any]:
     }
 
 
-def _is_one_word(session_id: str) -> bool:
-    return not session_id.startswith("-") and _SHELL_SYNTAX.isdisjoint(session_id)
+def _is_one_word(name: str) -> bool:
+    return not name.startswith("-") and _SHELL_SYNTAX.isdisjoint(name)
 
 
 def _row(row: dict[str, Any], with_user: bool) -> list[str]:
