@@ -237,6 +237,10 @@ def test_files_that_have_another_name_are_looked_at_under_their_own(
     (folder / "a_b.json").write_bytes(b"no JSON")
     assert verify(files, "a:b").is_whole
     assert not verify(files, "a_b").is_whole
+    (folder / "x.json").write_bytes((folder / "x.json").read_bytes()[:-9])
+    assert damage(verify(files, "x"))[0].key == ("alice", "x")
+    with pytest.raises(SessionNotFound):
+        verify(files, "x", user_id="default_user")
 
 
 # --- SQLite ---

@@ -4,8 +4,8 @@
     checked.is_whole, checked.findings
 
 What a reader would get wrong: nothing is mended here. A session that its engine has found something wrong with is not even
-read, because a reading engine mends what it can. Each finding says what can be done; most damage is mended by the next change of the
-session, which sets aside what cannot be read.
+read, because a reading engine mends what it can. Each finding says what can be done; most damage is mended by the next change
+of the session, which sets aside what cannot be read.
 """
 
 from __future__ import annotations
