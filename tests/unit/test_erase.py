@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -546,6 +547,33 @@ def test_a_cluster_of_redis_forgets_a_user() -> None:
         prefix = url.partition("prefix=")[2].encode()
         assert not [key for key in redis.keys(client, prefix.decode()) if b"alice" in key]
         assert client.hkeys(prefix + b":users") == [b"bob"]
+        assert verify(store, all_users=True).findings == []
+
+
+@pytest.mark.parametrize("kind", ["file", "sqlite"])
+def test_others_go_on_while_a_user_is_purged(kind: str, tmp_path: Path) -> None:
+    url = {"file": f"file://{tmp_path}/s", "sqlite": f"sqlite:///{tmp_path}/s.db"}[kind]
+    program = (
+        "import sys; from praisonaiagents.session import open_store; store = open_store(sys.argv[1]); number = 0\n"
+        "while True:\n"
+        "    store.add_user_message('busy', str(number), user_id='bob'); print(number, flush=True); number += 1\n"
+    )
+    with open_store(url) as opened:
+        store = HierarchicalSessionStore.of(opened)
+        with subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE) as busy:
+            try:
+                assert busy.stdout
+                busy.stdout.readline()
+                for _ in range(5):
+                    live_through(store, "alice")
+                    assert purge(store, user_id="alice").is_clean
+                assert busy.poll() is None
+            finally:
+                busy.kill()
+            told = len(busy.stdout.read().splitlines()) + 1
+        said = [message.text() for message in store.messages("busy", user_id="bob")]
+        assert said[:told] == [str(number) for number in range(told)]
+        assert len(said) - told in (0, 1)
         assert verify(store, all_users=True).findings == []
 
 
