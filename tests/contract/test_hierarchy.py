@@ -26,6 +26,7 @@ from praisonaiagents.model.message import Message
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore
 from praisonaiagents.session.branches import merge
 from praisonaiagents.session.hierarchy import ExtendedSessionData, SessionSnapshot
+from praisonaiagents.session.prune import Limits, apply, plan
 
 Place = Callable[[], AbstractContextManager[str]]
 
@@ -385,6 +386,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.store = HierarchicalSessionStore(url=self.url)
         self.number = 0
+        self.is_pruned = False
         self.shown: dict[str, list[str]] = {}
         self.snapshots: dict[str, dict[str, list[str]]] = {}
         self.heads: dict[str, list[list[str]]] = {}
@@ -466,6 +468,22 @@ class Histories(RuleBasedStateMachine):
             self.shown[session_id] = earlier
         self._check()
 
+    @rule(most=st.integers(1, 4))
+    def prune_messages(self, most: int) -> None:
+        self.is_pruned = True
+        apply(self.store, plan(self.store, Limits(max_messages=most)))
+        self.shown = {session_id: texts[-most:] for session_id, texts in self.shown.items()}
+        self._check()
+
+    @rule()
+    def prune_heads(self) -> None:
+        apply(self.store, plan(self.store, Limits(heads_s=0.0)))
+        self.heads = {session_id: [] for session_id in self.heads}
+        self._check()
+
+    @precondition(
+        lambda self: not self.is_pruned
+    )  # what then has gone from one and not from the other has tests of its own
     @rule(which=st.integers(0, 9), other=st.integers(0, 9))
     def merge(self, which: int, other: int) -> None:
         into, source = self._pick(which), self._pick(other)
