@@ -110,6 +110,11 @@ def _rewrite(server: _Server) -> list[str]:
         said += _do(server, "BGSAVE", "rdb_bgsave_in_progress", "rdb_last_bgsave_status")
     elif appends != "yes":
         said.append("this server writes nothing to its disk now; a dump that it wrote earlier would be as it was")
+        return said
+    if server.setting("rdbcompression") == "yes":
+        said.append(
+            "the server compresses what it writes, so reading those files proves little: that they are new does"
+        )
     return said
 
 
