@@ -348,3 +348,23 @@ def test_what_forks_share_is_stored_once_in_the_target(tmp_path: Path) -> None:
         assert stored < 1100
         assert target.delete(Key(DEFAULT, "main"))
         assert len(target.read(Key(DEFAULT, "fork 3")).messages) == 995
+
+
+def test_what_lies_behind_a_lost_message_is_found(tmp_path: Path) -> None:
+    with closing(SqliteEngine(tmp_path / "s.db")) as source:
+        store = HierarchicalSessionStore.of(SessionStore(source))
+        for number in range(10):
+            store.add_user_message("s", f"message {number}")
+        store.revert_to_message("s", 5)
+        store.add_user_message("s", "another way")
+        with closing(sqlite3.connect(tmp_path / "s.db")) as db:
+            db.execute("UPDATE message SET body = 'no message' WHERE body LIKE '%message 2%'")
+            db.commit()
+        target = MemoryEngine()
+        [moved] = migrate(source, target)
+    assert (moved.outcome, moved.messages, moved.is_well) == (MOVED, 10, False)
+    arrived = HierarchicalSessionStore.of(SessionStore(target))
+    rest = [f"message {number}" for number in range(10) if number != 2]
+    assert [m.text() for m in arrived.messages("s")] == [*rest[:5], "another way"]
+    arrived.undo("s")
+    assert [m.text() for m in arrived.messages("s")] == rest

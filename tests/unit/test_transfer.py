@@ -556,6 +556,14 @@ def test_a_file_of_ours_is_imported_as_it_is(tmp_path: Path) -> None:
         assert written(engine) == written(store.engine)
 
 
+def test_messages_of_one_id_in_an_edited_file_all_come_along(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": content, "id": "same"} for content in ("a", "b", "a")]
+    engine = MemoryEngine()
+    import_file(put(tmp_path, {"session_id": "s", "messages": said}), engine)
+    assert [m.text() for m in engine.read(KEY).messages] == ["a", "b", "a"]
+    assert len({m.id for m in engine.read(KEY).messages}) == 3
+
+
 def test_a_file_says_whose_session_it_is(tmp_path: Path) -> None:
     engine = MemoryEngine()
     assert import_file(put(tmp_path, THEIRS | {"user_id": "alice"}), engine).key == ("alice", "theirs")
