@@ -236,6 +236,28 @@ def test_a_list_that_was_changed_by_hand_gets_no_summary_back(make_agent: MakeAg
         assert server.sent[-1][1:] == OPENAI.messages(User("next"))[1:]
 
 
+def test_a_list_that_outlived_its_history_gets_no_summary_of_another_one(
+    make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = Server()
+    with serving(server) as llm:
+        agent = make_agent(memory={"session_id": "s", "db": "sqlite:///own.db"}, **OPENAI.agent(llm))
+        agent.chat("mine 0")
+        agent.chat("mine 1")
+        agent.close()
+        with HierarchicalSessionStore(url="sqlite:///own.db") as store:
+            store.revert_to_message("s", 0)
+            for text in "abc":
+                store.add_user_message("s", text)
+            compact(store, "s", lambda messages: "sum", keep_last=1)
+        agent.chat("next")
+        assert (
+            server.sent[-1][1:]
+            == OPENAI.messages(User("mine 0"), Bot("answer"), User("mine 1"), Bot("answer"), User("next"))[1:]
+        )
+
+
 def test_an_own_list_is_left_alone(make_agent: MakeAgent) -> None:
     with DefaultSessionStore() as store:
         for text in "abc":

@@ -14,7 +14,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from praisonaiagents.model.message import Message
-from praisonaiagents.model.window import lacks_call, retention_start, window, window_start
+from praisonaiagents.model.window import (
+    before_open_calls,
+    lacks_call,
+    retention_start,
+    turn_starts,
+    window,
+    window_start,
+    without_strays,
+)
 
 call_ids = st.sampled_from(["a", "b", "c"])
 USER, ANSWER = Message("user", "u"), Message("assistant", "x")
@@ -131,3 +139,44 @@ def test_retention_by_example() -> None:
     assert retention_start(turn[:4], 1) == 1
     assert retention_start([], 5) == 0
     assert retention_start([ANSWER] * 3, 1) == 2
+
+
+@given(histories)
+def test_a_turn_starts_where_a_user_speaks_and_nothing_is_torn(messages: list[Message]) -> None:
+    expected = [
+        index for index, message in enumerate(messages) if message.role == "user" and not _torn(messages, index)
+    ]
+    assert turn_starts(messages) == expected
+
+
+@given(histories)
+def test_strays_are_results_without_a_call(messages: list[Message]) -> None:
+    expected = [
+        message
+        for index, message in enumerate(messages)
+        if message.role != "tool" or _call_of(messages, index) is not None
+    ]
+    assert without_strays(messages) == expected
+
+
+@given(histories, sizes)
+@example([USER, call("a"), ANSWER, call("b"), result("b")], 1)
+def test_calls_that_wait_for_a_result_are_behind_the_cut(messages: list[Message], size: int) -> None:
+    start = retention_start(messages, size)
+    cut = before_open_calls(messages, start)
+    assert cut <= start
+    assert not _torn(messages, cut)
+    last_turn = max((index for index, message in enumerate(messages) if message.role == "user"), default=-1) + 1
+    answered = {
+        (_call_of(messages, index), message.tool_call_id)
+        for index, message in enumerate(messages)
+        if message.role == "tool"
+    }
+    for index in range(last_turn, cut):
+        assert all((index, made["id"]) in answered for made in messages[index].calls())
+
+
+def test_only_the_last_turn_waits() -> None:
+    assert before_open_calls([USER, call("a"), USER, ANSWER], 2) == 2
+    assert before_open_calls([USER, call("a"), ANSWER, ANSWER], 3) == 1
+    assert before_open_calls([call("a"), call("b"), result("a"), ANSWER], 3) == 0
