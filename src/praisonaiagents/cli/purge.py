@@ -42,9 +42,8 @@ def purge(user: str | None, session_id: str | None, yes: bool) -> None:
 
     if not user and session_id is None:
         raise click.UsageError("say whom to erase: --user, or --session for one session")
-    if session_id is not None and not store().session_exists(session_id, user_id=user or ""):
-        if not user and store().engine.owners(session_id):
-            raise not_found(session_id, user)  # it says whose it is
+    if session_id is not None and not user and _is_of_others(session_id):
+        raise not_found(session_id, user)  # it says whose it is
     if not yes and not _confirmed(user, session_id):
         click.echo("Cancelled")
         return
@@ -56,6 +55,10 @@ def purge(user: str | None, session_id: str | None, yes: bool) -> None:
         _tell(purged)
     if not purged.is_clean:
         click.get_current_context().exit(1)
+
+
+def _is_of_others(session_id: str) -> bool:
+    return not store().session_exists(session_id, user_id="") and bool(store().engine.owners(session_id))
 
 
 def _confirmed(user: str | None, session_id: str | None) -> bool:
