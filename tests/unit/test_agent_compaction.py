@@ -177,6 +177,18 @@ def test_a_summary_that_fails_changes_nothing_and_the_turn_goes_on(
         assert CHECKPOINT not in store.open_session("s").extra
 
 
+def test_what_is_beyond_the_bound_is_sent_where_it_could_not_be_summed_up(make_agent: MakeAgent) -> None:
+    server = Server(lambda n: Fail(500))
+    with serving(server) as llm:
+        memory = {"session_id": "s", "max_messages": 2, "retention": "compact"}
+        agent = make_agent(memory=memory, **OPENAI.agent(llm))
+        agent.chat("question 0")
+        for number in (1, 2, 3):
+            with pytest.warns(NotCompacted):
+                agent.chat(f"question {number}")
+        assert [message["content"] for message in server.sent[-1][1::2]] == [f"question {n}" for n in range(4)]
+
+
 def test_a_tool_call_at_the_border_is_not_torn(wire: Wire, make_agent: MakeAgent) -> None:
     def double(n: int) -> str:
         """Double it."""

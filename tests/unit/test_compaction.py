@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import postgres, redis
 
-from praisonaiagents.errors import ConfigError, ModelError, SessionDamage, SessionNotFound
+from praisonaiagents.errors import ConfigError, ModelError, OutcomeUnknown, SessionDamage, SessionNotFound
 from praisonaiagents.model.message import Message
-from praisonaiagents.model.record import Key
+from praisonaiagents.model.record import Key, Record
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore
 from praisonaiagents.session.checkpoint import CHECKPOINT, HEADING, Part, checkpoint_of
 from praisonaiagents.session.compaction import Policy, compact, estimate_tokens, find, finish
@@ -240,6 +240,33 @@ def test_what_others_append_meanwhile_is_kept(store: HierarchicalSessionStore) -
     assert compact(store, "s", slow, keep_last=2)
     assert working(store) == [f"{HEADING}\n\nslow", "q3", "a3", "q4", "a4"]
     assert store.open_session("s").metadata == {"tag": "x"}
+
+
+class Breaking(MemoryEngine):
+    """The connection breaks once in an update: before it is done, or before the answer comes."""
+
+    def __init__(self, *, done: bool) -> None:
+        super().__init__()
+        self.done = done
+        self.broke = False
+
+    def update(self, key: Key, patch: Mapping[str, Any], **options: Any) -> Record:
+        updated = super().update(key, patch, **options) if self.done or self.broke else None
+        if not self.broke:
+            self.broke = True
+            raise OutcomeUnknown("the connection broke", ())
+        assert updated is not None
+        return updated
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_connection_that_breaks_is_no_rival(done: bool) -> None:
+    store = SessionStore(Breaking(done=done))
+    talk(store, 3)
+    compacted = compact(store, "s", Scribe(), keep_last=2)
+    assert compacted is not None
+    assert working(store) == [compacted.summary, "q2", "a2"]
+    assert store.open_session("s").revision == 1
 
 
 @pytest.mark.parametrize("change", ["revert", "replace", "delete", "delete and make"])

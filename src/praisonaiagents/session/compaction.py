@@ -178,14 +178,11 @@ def find(
     if stop == 0 or source[stop - 1][0] < told:
         return None
     pieces = _stretches(messages[:stop], source_tokens, count)
-    made = _as_parts(pieces, [number for number, _ in source])
-    if last and (made[0].first, made[0].stop) == (last.first, last.stop):
-        parts, made, pieces = [*parts, last], made[1:], pieces[1:]
-    sources = [repair(piece) for piece in pieces]
+    new, sources = _to_tell(pieces, [number for number, _ in source], last)
     return Work(
         key=key,
-        sources=[source for source in sources if source],
-        parts=[*parts, *(_unless_told(part, source) for part, source in zip(made, sources, strict=True))],
+        sources=sources,
+        parts=[*parts, *new],
         log=record.log,
         before=record.extra.get(CHECKPOINT),
         kept=len(messages) - stop,
@@ -229,7 +226,7 @@ def _put(store: SessionStore, work: Work, value: dict[str, Any]) -> bool:
             return False
         there = record.extra.get(CHECKPOINT)
         if there != work.before:
-            return bool(there and there == value | {"message_index": there.get("message_index")})
+            return isinstance(there, dict) and there == value | {"message_index": there.get("message_index")}
         number = value["message_number"]
         here = value | {"message_index": max(0, number - record.start)}
         try:
@@ -304,8 +301,21 @@ def _as_parts(pieces: Sequence[Sequence[Message]], numbers: Sequence[int]) -> li
     ]
 
 
-def _unless_told(part: Part, source: Sequence[Message]) -> Part:
-    return part if source else msgspec.structs.replace(part, summary=_NOTHING)
+def _to_tell(
+    pieces: Sequence[Sequence[Message]], numbers: Sequence[int], last: Part | None
+) -> tuple[list[Part], list[list[Message]]]:
+    """The parts of these pieces, and the messages that are to be told. last: a part that there is, which may be one of them."""
+    parts: list[Part] = []
+    sources: list[list[Message]] = []
+    for part, piece in zip(_as_parts(pieces, numbers), pieces, strict=True):
+        if last and (part.first, part.stop) == (last.first, last.stop):
+            parts.append(last)
+        elif source := repair(piece):
+            parts.append(part)
+            sources.append(source)
+        else:
+            parts.append(msgspec.structs.replace(part, summary=_NOTHING))
+    return parts, sources
 
 
 def _filled(parts: Sequence[Part], summaries: Sequence[str]) -> list[Part]:
