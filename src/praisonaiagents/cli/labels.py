@@ -18,26 +18,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @session_id_argument
-@click.argument("text", required=False)
 @click.option("--auto", is_flag=True, help="Let a model find one, if there is none yet.")
 @llm_option
 @user_option
 @db_option
 @json_option
-def title(session_id: str, text: str | None, auto: bool, llm: str | None, user: str | None) -> None:
-    """Show a session's title, give it TEXT as its title ('' takes it away), or find one.
+def title(session_id: str, auto: bool, llm: str | None, user: str | None) -> None:
+    """Show a session's title, or find one. 'session rename' gives it another one.
 
     With --auto, a model names the session after its first turns. Without a model, or where it fails, the title is the user's
     first words.
     """
     opened = hierarchy(session_id, user)
-    if auto and text is not None:
-        raise click.UsageError("give TEXT or --auto, not both")
-    changed = text is not None
-    if text is not None:
-        opened.rename_session(session_id, text, user_id=user)
-    elif auto:
-        changed = asyncio.run(_auto(opened, session_id, llm, user))
+    changed = auto and asyncio.run(_auto(opened, session_id, llm, user))
     now = opened.get_extended_session(session_id, user_id=user or "").title
     if auto and not changed and not wants_json():
         _say_why(session_id, user, now)
@@ -136,7 +129,7 @@ async def _auto(opened: HierarchicalSessionStore, session_id: str, llm: str | No
 
 def _say_why(session_id: str, user: str | None, title: str | None) -> None:
     if title:
-        clear = command("session title", after=f"{named(session_id, user)} ''")
+        clear = command("session rename", after=f"{named(session_id, user)} ''")
         click.echo(safe(f"It has a title already; take it away first: {clear}"), err=True)
     else:
         click.echo("There is nothing to name yet: a turn must be answered first.", err=True)

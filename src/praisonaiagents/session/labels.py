@@ -22,7 +22,7 @@ from praisonaiagents.session.store import SessionStore
 
 TAGS, PINNED, ARCHIVED = "tags", "pinned", "archived"
 _PAGE = 200
-_LOOKED_AT = 1000  # sessions among which pinned ones are looked for, the one changed last first
+_LOOKED_AT = 200  # sessions among which pinned ones are looked for, the one changed last first
 _LONGEST_TAG = 60
 
 
@@ -73,7 +73,7 @@ def listed(
     """`SessionStore.list_sessions` as people want it: pinned sessions first, then the one changed last, archived ones left out.
 
     Each has `tags`, `pinned` and `archived` besides. limit: None means all. tag: only sessions that have it. archived: only
-    archived ones. Pinned ones are found among the 1,000 sessions changed last, so that a list does not cost more with each
+    archived ones. Pinned ones are found among the 200 sessions changed last, so that a list does not cost more with each
     session there is; with a tag or without a limit, all are looked at.
     """
     if limit is not None and limit < 0:
