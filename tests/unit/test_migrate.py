@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,13 @@ def test_a_message_that_cannot_be_read_is_told_and_the_others_move(tmp_path: Pat
         assert [m.text()[:7] for m in early.messages("s", user_id="alice")][3:5] == ["alice 3", "alice 5"]
 
 
+def test_an_unfinished_copy_is_not_copied_on() -> None:
+    source, target = MemoryEngine(), MemoryEngine()
+    source.open_session(Record(DEFAULT, "s", extra={UNFINISHED: "x"}))
+    [moved] = migrate(source, target)
+    assert (moved.outcome, keys(target)) == (FAILED, [])
+
+
 class _Forgetful(MemoryEngine):
     """It says that it stored a message, and stored another one."""
 
@@ -368,3 +376,20 @@ def test_what_lies_behind_a_lost_message_is_found(tmp_path: Path) -> None:
     assert [m.text() for m in arrived.messages("s")] == [*rest[:5], "another way"]
     arrived.undo("s")
     assert [m.text() for m in arrived.messages("s")] == rest
+
+
+def test_two_migrations_at_once_lose_nothing(tmp_path: Path) -> None:
+    source = MemoryEngine()
+    live(source)
+    for number in range(20):
+        SessionStore(source).append(f"long {number}", [Message("user", f"{place}") for place in range(500)])
+    with closing(SqliteEngine(tmp_path / "t.db")) as target, ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(lambda: list(migrate(source, target))) for _ in range(2)]
+        told = [outcomes(run.result()) for run in runs]
+        there = fingerprints(target)
+        expected = fingerprints(source)
+        for key in expected:
+            if {MOVED, THERE} & {run[key] for run in told}:
+                assert there[key] == expected[key]
+        assert set(outcomes(migrate(source, target)).values()) <= {MOVED, THERE}
+        assert fingerprints(target) == expected

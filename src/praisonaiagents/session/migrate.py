@@ -96,6 +96,10 @@ class _Copying:
     def move(self, key: Key) -> Moved:
         try:
             found = outline(self._source, key)
+            if UNFINISHED in found.record.extra:
+                return Moved(
+                    key, FAILED, problems=("it is an unfinished copy itself: migrate it again to where it is",)
+                )
             there = self._target.get(key)
             outcome = self._compared(there, found) if there else None
             if outcome is None and not self._dry_run:

@@ -12,8 +12,9 @@ bytes are. Therefore the outline of a session is the same wherever it lies, and 
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice, takewhile
 from typing import Annotated, Any, NamedTuple
@@ -31,7 +32,7 @@ from praisonaiagents.storage.jsonlayout import seconds
 FORMAT = "praisonai-session"
 VERSION = 1
 UNFINISHED = "unfinished_transfer"
-"""In `Record.extra` of a session that is being put together: it has not all of its messages yet."""
+"""In `Record.extra` of a session that is being put together: it has not all of its messages yet. Its value tells by whom."""
 
 _PART = "transfer:"  # pins that hold the parts meanwhile
 _LEAST_STEP, _MOST_STEP = 256, 4096  # messages of one read
@@ -369,19 +370,23 @@ def put_together(
     """Make the session with these messages, in the order of its parts.
 
     base: what it begins with is shared with another session, if the engine can. finished: else it is marked `UNFINISHED`.
-    Where it fails nothing is left of it, unless somebody else wrote to the session meanwhile. Raises `SessionExists`,
+    Where it fails nothing is left of it, unless somebody else wrote to the session meanwhile, or began it anew.
+    Raises `SessionExists`,
     `NotASessionFile` if there are more or fewer messages than the header says, and what `Engine.append` raises.
     """
     header.check()
     made_at = seconds(header.created_at)
-    empty = Record(*header.key, created_at=made_at, agent_name=header.agent_name, extra={UNFINISHED: True})
+    mark = {UNFINISHED: os.urandom(8).hex()}
+    empty = Record(*header.key, created_at=made_at, agent_name=header.agent_name, extra=mark)
     record = engine.fork(base.key, empty, at=base.at) if base else engine.open_session(empty, must_be_new=True)
     try:
-        return _dressed(engine, _filled(engine, record, header, iter(messages)), header, finished)
+        record = _filled(engine, record, header, iter(messages))
+        return _dressed(engine, record, header, {} if finished else mark)
     except Conflict:
         raise
     except BaseException:
         with suppress(PraisonError):
+            _ours(engine, record)
             engine.delete(header.key)
         raise
 
@@ -392,21 +397,34 @@ def finish(engine: Engine, record: Record) -> Record:
     return engine.update(record.key, {"extra": extra}, expected_revision=record.revision)
 
 
+def _ours(engine: Engine, record: Record, now: Record | None = None) -> Record:
+    """The session as it is now. Raises `Conflict` if it is not the one that was begun here."""
+    now = now or engine.get(record.key)
+    if now is None or now.extra.get(UNFINISHED) != record.extra[UNFINISHED]:
+        raise Conflict("revision of the session", record.revision, now.revision if now else 0)
+    return now
+
+
+def _changed(engine: Engine, record: Record, patch: Mapping[str, Any]) -> Record:
+    """The session after a change. One that was begun anew meanwhile may have come to the same revision."""
+    return _ours(engine, record, engine.update(record.key, patch, expected_revision=record.revision))
+
+
 def _filled(engine: Engine, record: Record, header: Header, given: Iterator[Message]) -> Record:
     """The session with all of its messages, each part held by a pin if there are several."""
     for number, part in enumerate(header.parts):
         if part.begins:
             base = record.pins[f"{_PART}{part.begins.part}"]
             head = Pin(base.log, base.start + part.begins.start, base.start + part.begins.stop)
-            record = engine.update(record.key, {"head": head}, expected_revision=record.revision)
+            record = _changed(engine, record, {"head": head})
         elif number:
-            record = engine.replace(record.key, [])
+            record = engine.replace(_ours(engine, record).key, [])
         shared = 0 if number else record.message_count
         own = islice(given, shared, part.messages)
         record = _appended(engine, record, own, part.messages - shared)
         if len(header.parts) > 1:
             pins = record.pins | {f"{_PART}{number}": record.head}
-            record = engine.update(record.key, {"pins": pins}, expected_revision=record.revision)
+            record = _changed(engine, record, {"pins": pins})
     if next(given, None) is not None:
         raise NotASessionFile("the export holds more messages than it says")
     return record
@@ -421,10 +439,7 @@ def _appended(engine: Engine, record: Record, given: Iterable[Message], count: i
             raise NotASessionFile("the export holds two messages of one id in one history")
     if length != record.length + count:
         raise NotASessionFile(f"the export ends early: {record.length + count - length} messages are missing")
-    grown = engine.get(record.key)
-    if grown is None:
-        raise SessionNotFound(record.session_id, record.user_id)
-    return grown
+    return _ours(engine, record)
 
 
 def _chunks(given: Iterable[Message]) -> Iterator[list[Message]]:
@@ -441,16 +456,16 @@ def _chunks(given: Iterable[Message]) -> Iterator[list[Message]]:
         yield chunk
 
 
-def _dressed(engine: Engine, record: Record, header: Header, finished: bool) -> Record:
+def _dressed(engine: Engine, record: Record, header: Header, mark: dict[str, Any]) -> Record:
     """The session with its record as it should be, and its pins instead of those of the parts."""
     several = len(header.parts) > 1
     bases = [record.pins[f"{_PART}{number}"] if several else record.head for number in range(len(header.parts))]
     if several or header.pins:
         pins = {held.name: _pin(held, bases[held.part]) for held in header.pins}
         patch = {"pins": pins} | ({"head": bases[0]} if several else {})
-        record = engine.update(record.key, patch, expected_revision=record.revision)
+        record = _changed(engine, record, patch)
     first = record.start
-    extra = _renumbered(header.extra, lambda place: first + place) | ({} if finished else {UNFINISHED: True})
+    extra = _renumbered(header.extra, lambda place: first + place) | mark
     values = {"metadata": header.metadata, "state": header.state, "extra": extra, "start": first + header.start}
     return engine.update(record.key, values, expected_revision=record.revision)
 
