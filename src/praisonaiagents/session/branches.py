@@ -116,7 +116,7 @@ def messages_at(
     record = owned(store, session_id, user_id)
     if at is None:
         return store.engine.read(record.key).messages
-    return store.engine.read(record.key, at=store._point(record, at)).messages
+    return store.engine.read(record.key, at=store.point_of(record, at)).messages
 
 
 def merge(

@@ -182,7 +182,7 @@ class HierarchicalSessionStore(SessionStore):
         if from_message_index is not None and at is not None:
             raise ConfigError("from_message_index and at name two points; give one of them")
         source = self._existing_own(session_id, user_id)
-        point = source.head if at is None else self._point(source, at)
+        point = source.head if at is None else self.point_of(source, at)
         if from_message_index is not None:
             point = _message(source, from_message_index)
         new_key = _key(str(uuid.uuid4()) if new_session_id is None else new_session_id, source.user_id)
@@ -258,7 +258,7 @@ class HierarchicalSessionStore(SessionStore):
 
         Raises `SessionNotFound`, and `PointNotFound` for what names none of them, or several.
         """
-        self._move(session_id, user_id, lambda record: self._point(record, ref), "revert")
+        self._move(session_id, user_id, lambda record: self.point_of(record, ref), "revert")
 
     def undo(self, session_id: str, *, user_id: str | None = None) -> bool:
         """Show again what was shown before the last revert; done twice, it takes itself back. False if there was no revert.
@@ -446,7 +446,7 @@ class HierarchicalSessionStore(SessionStore):
         self._update(session_id, user_id, change)
         return found
 
-    def _point(self, record: Record, ref: str) -> Pin:
+    def point_of(self, record: Record, ref: str) -> Pin:
         """The history that a text names. Raises `PointNotFound`."""
         check_text("a point", ref)
         if ref in _heads(record):
