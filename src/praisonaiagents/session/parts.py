@@ -35,7 +35,7 @@ UNFINISHED = "unfinished_transfer"
 """In `Record.extra` of a session that is being put together: it has not all of its messages yet. Its value tells by whom."""
 
 _PART = "transfer:"  # pins that hold the parts meanwhile
-_LEAST_STEP, _MOST_STEP = 256, 4096  # messages of one read
+_LEAST_STEP, _MOST_STEP = 16, 4096  # messages of one read
 _CHUNK_BYTES = 4_000_000
 _Number = Annotated[int, msgspec.Meta(ge=0)]
 
