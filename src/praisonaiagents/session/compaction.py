@@ -169,7 +169,7 @@ def find(
         raise SessionNotFound(session_id, key.user_id)
     done = checkpoint_of(record)
     last = done.parts[-1] if done and done.parts else None
-    found = numbered(store.engine, key, max(0, last.first) if last else 0, record.length)
+    found = numbered(store.engine, key, store.engine.read(key, max(0, last.first) if last else 0), record.length)
     parts, first = _lasting(done, found)
     source = [(number, message) for number, message in found if number >= first]
     messages = [message for _, message in source]

@@ -177,7 +177,8 @@ class StoredConversation(Conversation):
             self.history.append(Entry.of_summary(checkpoint))
             self._summed_up = checkpoint
             self._seen = checkpoint.number if self._policy else max(checkpoint.number, record.start)
-        new = numbered(self._store.engine, record.key, self._seen, record.length)
+        found = self._store.read_from(self._session_id, self._seen, user_id=self._user_id)
+        new = numbered(self._store.engine, record.key, found, record.length)
         for number, message in new:
             self._add(message, number)
         self._seen = max([record.length, *(number + 1 for number, _ in new[-1:])])

@@ -10,15 +10,14 @@ from collections.abc import Iterator
 
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key
-from praisonaiagents.storage.engine import Engine
+from praisonaiagents.storage.engine import Engine, Slice
 
 
-def numbered(engine: Engine, key: Key, start: int | None, length: int) -> list[tuple[int, Message]]:
-    """(number, message) from number `start` (None: the first visible one) to the end of the history.
+def numbered(engine: Engine, key: Key, found: Slice, length: int) -> list[tuple[int, Message]]:
+    """(number, message) of each message of `found`, which was read up to the end of the history.
 
-    length: of the session, as its record said before. One read, and a few more for each message that is damaged.
+    length: of the session, as its record said before. Costs a few reads for each message that is damaged, else none.
     """
-    found = engine.read(key, start)
     if found.first + len(found.messages) >= length:
         return [*enumerate(found.messages, found.first)]
     return [*_around_damage(engine, key, found.first, length)]
