@@ -299,7 +299,11 @@ class PostgresEngine:
 
     def _read_at(self, key: Key, at: Pin, start: int | None, stop: int | None) -> Slice:
         first, last = clip(at, at.start, start, stop)
-        rows = self._read(_READ_AT, (last, int(at.log) if at.log.isdecimal() else -1, first, first)) if last > first else []
+        rows = (
+            self._read(_READ_AT, (last, int(at.log) if at.log.isdecimal() else -1, first, first))
+            if last > first
+            else []
+        )
         session = self._read(FIND, (name(key.user_id), name(key.session_id)))
         if not session:
             return Slice(0, [])
