@@ -463,7 +463,7 @@ class ComparesBytes(MemoryEngine):
     def append(self, key: Key, messages: Sequence[Message], **options: Any) -> Appended:
         session = self._session(key)
         for message_id, line in batch(messages, self._max_message_bytes).lines.items():
-            if session.stored(message_id) not in (None, line):
+            if session.stored({message_id}).get(message_id) not in (None, line):
                 raise MessageIdConflict(message_id)
         return super().append(key, messages, **options)
 

@@ -44,10 +44,12 @@ class _Session:
         """A copy of what a pin holds."""
         return {number: self.logs[pin.log][number] for number in range(pin.start, pin.length)}
 
-    def stored(self, message_id: str) -> bytes | None:
-        """The line of a message of the history or its archive."""
+    def stored(self, message_ids: Collection[str]) -> dict[str, bytes]:
+        """The lines of those of these messages that the history or its archive has, by id."""
+        if not message_ids:
+            return {}
         lines = (self.head[number] for number in range(self.first, self.record.length))
-        return next((line for line in lines if decode(line).id == message_id), None)
+        return {message_id: line for line in lines if (message_id := decode(line).id) in message_ids}
 
     def free(self) -> int:
         """Let go of what neither the head nor a pin holds. Returns bytes freed."""
@@ -111,12 +113,12 @@ class MemoryEngine:
         given = batch(messages, self._max_message_bytes)
         with self._lock:
             session = self._session(key)
+            stored = session.stored(given.given)
             new: dict[str, bytes] = {}
             for message_id, line in given.lines.items():
-                stored = session.stored(message_id) if message_id in given.given else None
-                if stored is None:
+                if message_id not in stored:
                     new[message_id] = line
-                elif not same(stored, line):
+                elif not same(stored[message_id], line):
                     raise MessageIdConflict(message_id)
             if new and expected_length is not None and expected_length != session.record.length:
                 raise Conflict("length of the history", expected_length, session.record.length)
