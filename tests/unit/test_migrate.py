@@ -23,7 +23,7 @@ from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Record
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore, open_store
 from praisonaiagents.session.migrate import DIFFERS, FAILED, MOVED, THERE, WOULD_MOVE, Moved, migrate, plan
-from praisonaiagents.session.parts import UNFINISHED, outline
+from praisonaiagents.session.parts import UNFINISHED, finish, outline
 from praisonaiagents.storage.engine import Appended, Engine
 from praisonaiagents.storage.jsonfile import JsonFileEngine
 from praisonaiagents.storage.memory import MemoryEngine
@@ -189,6 +189,40 @@ def test_an_unfinished_session_is_begun_anew_unless_somebody_went_on_with_it() -
             assert target.read(key) == before
         else:
             assert fingerprints(target) == fingerprints(source)
+
+
+class _Overtaken(MemoryEngine):
+    """Whoever has read a session for the nth time is overtaken: another migration finishes it, and an agent goes on."""
+
+    reads = 0
+    went_on = False
+
+    def get(self, key: Key) -> Record | None:
+        found = super().get(key)
+        self.reads -= 1
+        if found and not self.reads and found.extra.get(UNFINISHED) == "another":
+            now = super().get(key)
+            assert now is not None
+            finish(self, now)
+            self.append(key, [Message("user", "mine")])
+            self.went_on = True
+        return found
+
+
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_a_session_that_another_migration_finished_meanwhile_is_not_deleted(moment: int) -> None:
+    source, target = MemoryEngine(), _Overtaken()
+    for text in ("a", "b"):
+        SessionStore(source).add_user_message("s", text)
+    key = Key(DEFAULT, "s")
+    target.open_session(Record(*key, extra={UNFINISHED: "another"}))
+    target.append(key, source.read(key).messages)
+    target.reads = moment
+    [moved] = migrate(source, target)
+    assert target.went_on == (moved.outcome != MOVED) == (moment <= 3)
+    assert [m.text() for m in target.read(key).messages] == ["a", "b", *["mine"] * target.went_on]
+    if moment == 3:
+        assert moved.outcome == DIFFERS
 
 
 CHILD = """

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from praisonaiagents.errors import EngineUnreachable, PraisonError, SessionDamage
+from praisonaiagents.errors import Conflict, EngineUnreachable, PraisonError, SessionDamage, SessionNotFound
 from praisonaiagents.model.ids import check_user_id
-from praisonaiagents.model.record import Key, Record
-from praisonaiagents.session.parts import UNFINISHED, Outline, base_of, finish, messages, outline, put_together
+from praisonaiagents.model.record import Key
+from praisonaiagents.session.parts import UNFINISHED, Outline, base_of, discard, finish, messages, outline, put_together
 from praisonaiagents.storage.engine import Engine
 
 MOVED, THERE, DIFFERS, FAILED, WOULD_MOVE = "moved", "there", "differs", "failed", "would move"
@@ -100,11 +100,11 @@ class _Copying:
                 return Moved(
                     key, FAILED, problems=("it is an unfinished copy itself: migrate it again to where it is",)
                 )
-            there = self._target.get(key)
+            there = outline(self._target, key) if self._target.get(key) else None
             outcome = self._compared(there, found) if there else None
+            if outcome is None and there and not self._dry_run:
+                outcome = self._discarded(there)
             if outcome is None and not self._dry_run:
-                if there:
-                    self._target.delete(key)  # unfinished
                 self._copy(found)
         except EngineUnreachable:
             raise
@@ -113,12 +113,18 @@ class _Copying:
         lost = (f"{found.lost} messages could not be read",) if found.lost else ()
         return Moved(key, outcome or (WOULD_MOVE if self._dry_run else MOVED), len(found.digests), lost)
 
-    def _compared(self, there: Record, found: Outline) -> str | None:
+    def _compared(self, there: Outline, found: Outline) -> str | None:
         """What is to be said of a session that is there already; None if it is an unfinished copy."""
-        other = outline(self._target, there.key)
-        if UNFINISHED in there.extra:
-            return None if set(other.digests) <= set(found.digests) else DIFFERS  # else somebody went on with it
-        return THERE if self._is_same(found, other) else DIFFERS
+        if UNFINISHED in there.record.extra:
+            return None if set(there.digests) <= set(found.digests) else DIFFERS  # else somebody went on with it
+        return THERE if self._is_same(found, there) else DIFFERS
+
+    def _discarded(self, there: Outline) -> str | None:
+        try:
+            discard(self._target, there.record)
+        except (Conflict, SessionNotFound):
+            return DIFFERS  # another migration finished it, or somebody went on with it
+        return None
 
     def _copy(self, found: Outline) -> None:
         header = found.header

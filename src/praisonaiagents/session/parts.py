@@ -397,6 +397,15 @@ def finish(engine: Engine, record: Record) -> Record:
     return engine.update(record.key, {"extra": extra}, expected_revision=record.revision)
 
 
+def discard(engine: Engine, record: Record) -> None:
+    """Delete an unfinished session that is as `record` says. Raises `Conflict` if somebody went on with it, or finished it."""
+    mark = {UNFINISHED: os.urandom(8).hex()}  # whoever is at it notices by this that it is no longer theirs
+    taken = engine.update(record.key, {"extra": record.extra | mark}, expected_revision=record.revision)
+    if (taken.log, taken.length) != (record.log, record.length):
+        raise Conflict("messages of the session", record.length, taken.length)
+    engine.delete(record.key)
+
+
 def _ours(engine: Engine, record: Record, now: Record | None = None) -> Record:
     """The session as it is now. Raises `Conflict` if it is not the one that was begun here."""
     now = now or engine.get(record.key)
