@@ -129,3 +129,16 @@ def test_another_user_s_sessions_are_left_alone(cli: Cli, store: HierarchicalSes
         assert "say --user" in done.err
     assert cli("session", "fork", "hers", "--user", "alice", "--json").json()["message_count"] == 1
     assert len(store.list_sessions(user_id="alice")) == 2
+
+
+def test_an_id_reverses_nothing_in_what_is_proposed(cli: Cli, store: HierarchicalSessionStore) -> None:  # noqa: F811
+    made = cli("session", "fork", "main", "--as", "a\u202eb")
+    none = cli("session", "snapshots", "a\u202eb")
+    for told in (made.out, made.err, none.err, cli("session", "start", "a\u202eb").err):
+        assert "ab" in told
+        assert "\u202e" not in told
+
+
+def test_a_title_cannot_forge_lines_of_the_tree(cli: Cli, store: HierarchicalSessionStore) -> None:  # noqa: F811
+    store.fork_session("main", title="One\n└── forged\u2028  way", new_session_id="b")
+    assert cli("session", "tree", "main").out.split("\n")[1:] == ["└── b  One └── forged way  (3 messages)", ""]

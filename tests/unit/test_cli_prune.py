@@ -10,6 +10,7 @@ from test_cli import Cli, cli, offline  # noqa: F401 - the fixtures that call `m
 
 from praisonaiagents.session import HierarchicalSessionStore, get_default_session_store
 from praisonaiagents.session.checkpoint import HEADING
+from praisonaiagents.session.prune import Applied
 from praisonaiagents.testing.llm import Fail, Say, ScriptedLLM
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -100,6 +101,16 @@ def test_only_the_user_that_was_named(cli: Cli, store: HierarchicalSessionStore)
     ]
     cli("session", "prune", "--keep", "0", "--yes")
     assert store.session_exists("a", user_id="bob")
+
+
+def test_an_id_reverses_nothing_in_what_was_spared(
+    cli: Cli,  # noqa: F811
+    store: HierarchicalSessionStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store.add_user_message("x\u202ey", "one")
+    monkeypatch.setattr("praisonaiagents.session.prune.apply", lambda _, found, **more: Applied([], found.changes))
+    assert cli("session", "prune", "--keep", "0", "--yes").err.splitlines()[-4] == "Spared, it was used meanwhile: xy"
 
 
 @pytest.mark.parametrize(

@@ -292,9 +292,9 @@ def print_pieces(pieces: Iterator[str]) -> None:
 def _state(session: SessionData, *, new: bool) -> str:
     count = len(session.messages)
     so_far = f"resumed ({count} message{'' if count == 1 else 's'})"
-    return f"Session {session.session_id} {'started' if new else so_far}."
+    return safe(f"Session {session.session_id} {'started' if new else so_far}.")
 
 
 def how_to_resume(session: SessionData) -> str:
     """The command that goes on with the session, as a shell takes it."""
-    return command("session resume", after=named(session.session_id, session.user_id))
+    return safe(command("session resume", after=named(session.session_id, session.user_id)))

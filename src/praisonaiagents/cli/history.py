@@ -65,7 +65,7 @@ def fork(
         print_json({"session_id": made, "parent_id": session_id, "message_count": count})
     else:
         click.echo(safe(f"Forked {session_id} with {_messages(count)}: {made}"))
-        click.echo(f"Go on with it: {command('session resume', after=f' {quote(made)}')}", err=True)
+        click.echo(safe(f"Go on with it: {command('session resume', after=f' {quote(made)}')}"), err=True)
 
 
 @click.command()
@@ -82,8 +82,8 @@ def tree(session_id: str, user: str | None) -> None:
     waiting = [(found, "", "")]
     while waiting:
         node, lead, below = waiting.pop()
-        title = f"  {node['title']}" if node["title"] else ""
-        click.echo(safe(f"{lead}{node['session_id']}{title}  ({_messages(node['message_count'])})"))
+        title = f"  {_on_one_line(node['title'])}" if node["title"] else ""
+        click.echo(safe(f"{lead}{_on_one_line(node['session_id'])}{title}  ({_messages(node['message_count'])})"))
         children = node["children"]
         last = len(children) - 1
         waiting += [
@@ -134,7 +134,8 @@ def snapshots(session_id: str, gone: str | None, user: str | None) -> None:
     if wants_json():
         print_json({"session_id": session_id, "snapshots": [_as_json(item) for item in found]})
     elif not found:
-        click.echo(f"No snapshots. Make one: {command('session snapshot', after=f' {quote(session_id)}')}", err=True)
+        hint = command("session snapshot", after=f" {quote(session_id)}")
+        click.echo(safe(f"No snapshots. Make one: {hint}"), err=True)
     else:
         print_table(
             ["ID", "Label", "Messages", "Made"],
@@ -240,6 +241,11 @@ def _count(session_id: str, user: str | None) -> int:
 
 def _messages(count: int) -> str:
     return f"{count:,} message{'' if count == 1 else 's'}"
+
+
+def _on_one_line(text: str) -> str:
+    """Else a title could forge lines of the tree."""
+    return " ".join(text.split())
 
 
 def _points(session_id: str) -> str:

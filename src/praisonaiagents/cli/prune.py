@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from praisonaiagents.cli.output import is_terminal, json_option, print_json, print_table, wants_json
+from praisonaiagents.cli.output import is_terminal, json_option, print_json, print_table, safe, wants_json
 from praisonaiagents.cli.place import db_option, store
 from praisonaiagents.cli.progress import watching
 from praisonaiagents.cli.sessions import user_option
@@ -110,7 +110,7 @@ def _tell_end(found: Plan, applied: Applied, *, dry_run: bool) -> None:
     elif not dry_run and found.changes:
         click.echo(f"Done: {_count(len(applied.done), 'session')}.", err=True)
         for change in applied.spared:
-            click.echo(f"Spared, it was used meanwhile: {change.session_id}", err=True)
+            click.echo(safe(f"Spared, it was used meanwhile: {change.session_id}"), err=True)
 
 
 def _totals(found: Plan) -> str:
