@@ -6,7 +6,7 @@ Time does not pass in these tests: a plan is told what time it is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from servers import postgres, redis
 
 from praisonaiagents.errors import ConfigError
 from praisonaiagents.model.message import Message, encode
-from praisonaiagents.model.record import Key
+from praisonaiagents.model.record import Key, Record
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore
 from praisonaiagents.session.compaction import compact
 from praisonaiagents.session.prune import DAY, Change, Limits, apply, plan
+from praisonaiagents.storage.memory import MemoryEngine
 
 LATER = time.time() + 100 * DAY
 PLACES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
@@ -234,6 +235,38 @@ def test_a_session_that_was_used_since_the_plan_is_spared(
     assert [change.session_id for change in applied.done] == ["t"]
     assert said(store, "s") == left
     assert store.session_exists("s") == (use != "delete")
+
+
+class Archiving(MemoryEngine):
+    """Behind each update and each second look, an agent archives one more message."""
+
+    looks = 0
+
+    def update(self, key: Key, patch: Mapping[str, Any], *, expected_revision: int | None = None) -> Record:
+        record = super().update(key, patch, expected_revision=expected_revision)
+        super().update(key, {"start": record.start + 1})
+        return record
+
+    def get(self, key: Key) -> Record | None:
+        record = super().get(key)
+        self.looks += 1
+        if self.looks == 2 and record:
+            return super().update(key, {"start": record.start + 1})
+        return record
+
+
+@pytest.mark.parametrize("limits", [{"max_messages": 3}, {"archives_s": DAY}])
+def test_what_is_archived_meanwhile_is_not_let_go(limits: dict[str, Any]) -> None:
+    key = Key("default_user", "s")
+    plain = MemoryEngine()
+    store = SessionStore(plain)
+    say(store, "s", *"abcde")
+    plain.update(key, {"start": 1})
+    found = plan(store, Limits(**limits), now=LATER)
+    assert found.changes[0].drop
+    plain.__class__ = Archiving
+    assert apply(store, found).done == []
+    assert len(plain.read(key, 0).messages) == 5
 
 
 def test_a_fork_outlives_a_parent_that_is_pruned(everywhere: HierarchicalSessionStore) -> None:

@@ -320,8 +320,9 @@ def _done(engine: Engine, change: Change) -> bool:
         return engine.delete(change.key)
     try:
         if patch := _patch(record, change):
-            engine.update(change.key, patch, expected_revision=change.revision)
+            record = engine.update(change.key, patch, expected_revision=change.revision)
         if change.drop:
+            _check_unchanged(record, engine.get(change.key))
             engine.drop(change.key)
     except (Conflict, SessionNotFound):
         return False
@@ -334,6 +335,12 @@ def _patch(record: Record, change: Change) -> dict[str, Any]:
     if gone:
         patch["pins"] = {name: pin for name, pin in record.pins.items() if name not in gone}
     return patch
+
+
+def _check_unchanged(record: Record, now: Record | None) -> None:
+    """Raise `Conflict` unless what is archived is what was planned: it is all that `drop` goes by."""
+    if now is None or (now.log, now.start, now.revision) != (record.log, record.start, record.revision):
+        raise Conflict("revision of the session", record.revision, now.revision if now else 0)
 
 
 def _check_number(name: str, value: Any, types: Any, least: int) -> None:
