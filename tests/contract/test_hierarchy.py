@@ -23,9 +23,10 @@ from praisonaiagents.errors import (
     SessionNotFound,
 )
 from praisonaiagents.model.message import Message
+from praisonaiagents.model.record import Pin
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore
 from praisonaiagents.session.branches import merge
-from praisonaiagents.session.hierarchy import ExtendedSessionData, SessionSnapshot
+from praisonaiagents.session.hierarchy import ExtendedSessionData, Head, SessionSnapshot
 from praisonaiagents.session.prune import Limits, apply, plan
 
 Place = Callable[[], AbstractContextManager[str]]
@@ -360,21 +361,102 @@ def test_a_family_that_goes_in_a_circle_is_shown_once(store: HierarchicalSession
     assert tree["children"][0]["children"] == []
 
 
-def test_snapshots_that_praisonai_wrote_are_an_index(store: HierarchicalSessionStore) -> None:
+WRITTEN = [
+    {"id": "old", "session_id": "s", "message_index": 1, "created_at": 1.5, "label": "L", "metadata": {}},
+    {"id": "none", "message_index": -1},
+    {"id": "odd", "message_index": 2, "created_at": "yesterday", "label": 5, "metadata": []},
+    {"id": "beyond", "message_index": 7},
+    {"id": 5},
+    "no snapshot",
+]
+"""Snapshots as PraisonAI keeps them, and what else may stand there."""
+
+
+def test_snapshots_that_praisonai_wrote_show_what_they_showed(store: HierarchicalSessionStore) -> None:
     say(store, "s", "0", "1", "2")
-    written = [
-        {"id": "old", "session_id": "s", "message_index": 1, "created_at": 1.5, "label": "L", "metadata": {}},
-        {"id": "none", "message_index": -1},
-        {"id": "beyond", "message_index": 7},
-        {"id": 5},
-        "no snapshot",
-    ]
-    store.engine.update(_record("s").key, {"extra": {"snapshots": written}})
+    store.engine.update(_record("s").key, {"extra": {"snapshots": WRITTEN, "other": 1}})
     found = store.get_snapshots("s")
     assert found[0] == SessionSnapshot("old", "s", 1, 1.5, "L", {})
-    assert [snapshot.id for snapshot in found] == ["old", "none"]
+    assert found[2] == SessionSnapshot("odd", "s", 2, 0.0, None, {})
+    assert [snapshot.id for snapshot in found] == ["old", "none", "odd"]
+    assert store.revert_to_message("s", 0)
+    say(store, "s", "a", "b", "c", "d")
+    assert store.revert_to_snapshot("s", "odd")
+    assert said(store, "s") == ["0", "1", "2"]
     assert store.revert_to_snapshot("s", "old")
     assert said(store, "s") == ["0", "1"]
+    assert (store.delete_snapshot("s", "old"), store.delete_snapshot("s", "old")) == (True, False)
+    assert [snapshot.id for snapshot in store.get_snapshots("s")] == ["none", "odd"]
+    assert store.engine.open_session(_record("s")).extra == {"other": 1}
+
+
+@pytest.mark.parametrize("change", ["retention", "replace", "prune"])
+def test_snapshots_that_praisonai_wrote_outlast_what_lets_messages_go(
+    store: HierarchicalSessionStore, change: str
+) -> None:
+    say(store, "s", "0", "1", "2")
+    store.engine.update(_record("s").key, {"extra": {"snapshots": WRITTEN}})
+    if change == "retention":
+        say(SessionStore(store.engine, max_messages=1), "s", "3", "4")
+    elif change == "replace":
+        store.set_chat_history("s", [{"role": "user", "content": "new"}])
+    else:
+        apply(store, plan(store, Limits(max_messages=1)))
+    assert "0" not in said(store, "s")
+    assert store.revert_to_snapshot("s", "odd")
+    assert said(store, "s") == ["0", "1", "2"]
+
+
+def test_pins_that_somebody_edited_stop_nobody(store: HierarchicalSessionStore) -> None:
+    say(store, "s", "0", "1")
+    head = store.engine.open_session(_record("s")).head
+    odd = {"created_at": 10**400, "label": [], "metadata": 1, "replaced_at": "now", "why": 5, "start": "x"}
+    pins = {name: Pin(head.log, 0, 1, odd) for name in ("snapshot:x", "head:7", "head:y", "other")}
+    store.engine.update(_record("s").key, {"pins": pins})
+    assert store.get_snapshots("s") == [SessionSnapshot("x", "s", 0, 0.0, None, {})]
+    assert store.heads("s")[0] == Head("head:7", 1, 0.0, "")
+    assert store.revert_to_message("s", 0)
+    assert store.undo("s")
+    assert said(store, "s") == ["0", "1"]
+
+
+def test_a_store_that_makes_room_knows_of_a_revert(store: HierarchicalSessionStore) -> None:
+    """It looked at another history, and must neither hide nor free any of the one that is shown now."""
+    say(store, "s", *map(str, range(5)))
+
+    class Reverting:
+        """The engine, and somebody who goes back after the store has read."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store.engine, name)
+
+        def read(self, *args: Any, **options: Any) -> Any:
+            found = store.engine.read(*args, **options)
+            store.revert_to_message("s", 1)
+            return found
+
+    bounded: Any = Reverting()
+    SessionStore(bounded, max_messages=2).add_user_message("s", "5")
+    assert said(store, "s") == ["0", "1"]
+    assert store.undo("s")
+    assert said(store, "s") == [*map(str, range(6))]
+
+
+def test_a_parent_is_the_one_that_knows_its_child(store: HierarchicalSessionStore) -> None:
+    say(store, "s", "0")
+    fork = store.fork_session("s")
+    assert store.get_parent(fork) == "s"
+    store.delete_session("s")
+    say(store, "s", "another one of this name")
+    assert (store.get_parent(fork), store.get_children("s")) == (None, [])
+
+
+def test_a_fork_keeps_a_summary_that_praisonai_wrote(store: HierarchicalSessionStore) -> None:
+    say(store, "s", "0", "1", "2")
+    store.engine.update(_record("s").key, {"extra": {"last_compaction": {"summary": "sum", "message_index": 2}}})
+    working = [message["content"] for message in store.get_working_history("s")]
+    assert working == ["sum", "2"]
+    assert [message["content"] for message in store.get_working_history(store.fork_session("s"))] == working
 
 
 class Histories(RuleBasedStateMachine):

@@ -14,7 +14,8 @@ from praisonaiagents.errors import PointNotFound
 from praisonaiagents.session.data import iso
 
 if TYPE_CHECKING:
-    from praisonaiagents.session.hierarchy import HierarchicalSessionStore, SessionSnapshot
+    from praisonaiagents.session.hierarchy import HierarchicalSessionStore
+    from praisonaiagents.session.snapshots import SessionSnapshot
     from praisonaiagents.session.store import SessionStore
 
 

@@ -26,32 +26,27 @@ import msgspec
 from praisonaiagents.errors import ConfigError, PointNotFound, SessionNotFound
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.record import Key, Pin, Record
-from praisonaiagents.session.checkpoint import CHECKPOINT
+from praisonaiagents.session.checkpoint import CHECKPOINT, checkpoint_of
 from praisonaiagents.session.data import SessionData, iso
 from praisonaiagents.session.places import Defaults, borrow, default_place, defaults
 from praisonaiagents.session.retry import retry_on_conflict
+from praisonaiagents.session.snapshots import (
+    SNAPSHOT,
+    adopted,
+    seconds,
+    snapshot_pins,
+    snapshots_of,
+    up_to,
+)
+from praisonaiagents.session.snapshots import SessionSnapshot as SessionSnapshot
 from praisonaiagents.session.store import SessionStore, check_text
 from praisonaiagents.storage.engine import Engine
 from praisonaiagents.storage.jsonfile import JsonFileEngine
 
-_SNAPSHOT, _HEAD = "snapshot:", "head:"
+_HEAD = "head:"
 _SHORTEST_PREFIX = 4
 _OF_ONE_SESSION = ("pinned", "archived")  # flags in the metadata that a fork does not inherit
 _TRIES = 20
-
-
-class SessionSnapshot(msgspec.Struct, frozen=True):
-    """A moment of a session that can be gone back to.
-
-    message_index: of the last message it shows, -1 if there is none. created_at: seconds since 1970, UTC.
-    """
-
-    id: str
-    session_id: str = ""
-    message_index: int = 0
-    created_at: float = 0.0
-    label: str | None = None
-    metadata: dict[str, Any] = {}
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -218,7 +213,7 @@ class HierarchicalSessionStore(SessionStore):
 
         def pin(record: Record) -> dict[str, Any]:
             held = Pin(*_view(record.head), info | _checkpoint(record))
-            return {"pins": record.pins | {_SNAPSHOT + snapshot_id: held}}
+            return {"pins": record.pins | {SNAPSHOT + snapshot_id: held}}
 
         self._update(session_id, user_id, pin)
         return snapshot_id
@@ -234,8 +229,8 @@ class HierarchicalSessionStore(SessionStore):
 
         def unpin(record: Record) -> dict[str, Any]:
             nonlocal found
-            found = _SNAPSHOT + snapshot_id in record.pins
-            return {"pins": _without(record.pins, _SNAPSHOT + snapshot_id)} if found else {}
+            found = SNAPSHOT + snapshot_id in record.pins
+            return {"pins": _without(record.pins, SNAPSHOT + snapshot_id)} if found else {}
 
         if self.session_exists(session_id, user_id=user_id):
             self._update(session_id, user_id, unpin)
@@ -246,11 +241,11 @@ class HierarchicalSessionStore(SessionStore):
 
         What was shown until now is remembered (`heads`), with its archive; snapshots stay.
         """
-        return self._moved(session_id, user_id, lambda record: _snapshots(record).get(snapshot_id))
+        return self._moved(session_id, user_id, lambda record: snapshot_pins(record).get(snapshot_id))
 
     def revert_to_message(self, session_id: str, message_index: int, *, user_id: str | None = None) -> bool:
         """Take back all messages after this one, as `revert_to_snapshot` does. False if there is no such message."""
-        return self._moved(session_id, user_id, lambda record: _up_to(record, message_index))
+        return self._moved(session_id, user_id, lambda record: up_to(record, message_index))
 
     def revert(self, session_id: str, ref: str, *, user_id: str | None = None) -> None:
         """Go back to a point: a snapshot (its id, the beginning of it, or its label), an earlier head (`head:3`), or a message
@@ -282,9 +277,9 @@ class HierarchicalSessionStore(SessionStore):
         key = self._key(session_id, user_id)
         record = self.engine.get(key)
         parent = record.extra.get("parent_id") if record else None
-        if not isinstance(parent, str) or self.engine.get(Key(key.user_id, parent)) is None:
-            return None
-        return parent
+        found = self.engine.get(Key(key.user_id, parent)) if isinstance(parent, str) else None
+        children = found.extra.get("children_ids") if found else None  # another session may have the id by now
+        return parent if isinstance(children, list) and key.session_id in children else None
 
     def get_children(self, session_id: str, *, user_id: str | None = None) -> list[str]:
         """The sessions that come from this one and are still there, the oldest first."""
@@ -407,8 +402,9 @@ class HierarchicalSessionStore(SessionStore):
 
         def change() -> None:
             record = self._existing_own(session_id, user_id)
-            if patch := patch_for(record):
-                self.engine.update(record.key, patch, expected_revision=record.revision)
+            own = adopted(record)
+            if patch := patch_for(msgspec.structs.replace(record, **own)):
+                self.engine.update(record.key, own | patch, expected_revision=record.revision)
 
         retry_on_conflict(change)
         return True
@@ -452,9 +448,9 @@ class HierarchicalSessionStore(SessionStore):
         if ref in _heads(record):
             return _shown(_heads(record)[ref])
         kind, _, number = ref.partition(":")
-        if kind == "message" and number.isdecimal() and (point := _up_to(record, int(number))):
+        if kind == "message" and number.isdecimal() and (point := up_to(record, int(number))):
             return point
-        snapshots = _snapshots(record)
+        snapshots = snapshot_pins(record)
         if ref in snapshots:
             return snapshots[ref]
         found = {name for name, pin in snapshots.items() if ref and pin.info.get("label") == ref}
@@ -486,45 +482,14 @@ def title_of(record: Record) -> str | None:
     return title if isinstance(title, str) and title else None
 
 
-def snapshots_of(record: Record) -> list[SessionSnapshot]:
-    """The snapshots of a session, the oldest first."""
-    return [
-        SessionSnapshot(
-            name,
-            record.session_id,
-            pin.length - pin.start - 1,
-            float(pin.info.get("created_at") or 0.0),
-            pin.info.get("label"),
-            pin.info.get("metadata") or {},
-        )
-        for name, pin in _snapshots(record).items()
-    ]
-
-
-def _snapshots(record: Record) -> dict[str, Pin]:
-    """The snapshots by id. Those of PraisonAI are an index, which means what it says until messages are taken back."""
-    own = {name.removeprefix(_SNAPSHOT): pin for name, pin in record.pins.items() if name.startswith(_SNAPSHOT)}
-    listed = record.extra.get("snapshots")
-    found: dict[str, Pin] = {}
-    for values in listed if isinstance(listed, list) else ():
-        if isinstance(values, dict) and isinstance(values.get("id"), str) and type(values.get("message_index")) is int:
-            point = _up_to(record, values["message_index"])
-            info = {name: values.get(name) for name in ("label", "created_at", "metadata")}
-            if point is None and values["message_index"] == -1:
-                point = Pin(record.log, record.start, record.start)
-            if point is not None:
-                found[values["id"]] = Pin(*_view(point), info)
-    return found | own
-
-
 def _heads(record: Record) -> dict[str, Pin]:
     return {name: pin for name, pin in record.pins.items() if name.startswith(_HEAD)}
 
 
 def _head(name: str, pin: Pin) -> Head:
     shown = _shown(pin)
-    when, why = pin.info.get("replaced_at"), pin.info.get("why")
-    return Head(name, shown.length - shown.start, float(when or 0.0), str(why or ""))
+    why = pin.info.get("why")
+    return Head(name, shown.length - shown.start, seconds(pin.info, "replaced_at"), why if isinstance(why, str) else "")
 
 
 def _next_number(record: Record) -> int:
@@ -532,16 +497,9 @@ def _next_number(record: Record) -> int:
     return max(numbers, default=0) + 1
 
 
-def _up_to(record: Record, index: int) -> Pin | None:
-    """What the session shows up to a message, that one included; None if there is no such message."""
-    if type(index) is not int or not 0 <= index < record.message_count:
-        return None
-    return Pin(record.log, record.start, record.start + index + 1)
-
-
 def _message(record: Record, index: int) -> Pin:
     """`_up_to`, which raises `ConfigError` if there is no such message."""
-    if point := _up_to(record, index):
+    if point := up_to(record, index):
         return point
     raise ConfigError(f"session {record.session_id!r} has messages 0 to {record.message_count - 1}, not {index!r}")
 
@@ -581,9 +539,10 @@ def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _checkpoint(record: Record, point: Pin | None = None) -> dict[str, Any]:
     """The session's compaction, if all that it stands for is in the history `point` (None: in the present one)."""
-    checkpoint = _checkpoint_in(record.extra)
-    number = checkpoint[CHECKPOINT].get("message_number") if checkpoint else None
-    return checkpoint if point is None or (type(number) is int and number <= point.length) else {}
+    checkpoint, known = _checkpoint_in(record.extra), checkpoint_of(record)
+    if known is None or point is None or known.number > point.length:
+        return checkpoint if point is None else {}
+    return {CHECKPOINT: {"message_number": known.number} | checkpoint[CHECKPOINT]}  # PraisonAI gives an index alone
 
 
 def _checkpoint_in(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import Message, encode
 from praisonaiagents.model.record import Key, Pin, Record
 from praisonaiagents.model.window import retention_start
-from praisonaiagents.session.hierarchy import snapshots_of
+from praisonaiagents.session.snapshots import adopted, snapshots_of
 from praisonaiagents.session.store import SessionStore
 from praisonaiagents.storage.engine import Engine
 
@@ -303,7 +303,7 @@ def _records(engine: Engine, user_id: str | None) -> Iterator[Record]:
     after: str | None = None
     while True:
         page = engine.list_sessions(user_id, after=after, limit=_PAGE)
-        yield from page.records
+        yield from (msgspec.structs.replace(record, **adopted(record)) for record in page.records)
         after = page.after
         if after is None:
             return
@@ -330,11 +330,12 @@ def _done(engine: Engine, change: Change) -> bool:
 
 
 def _patch(record: Record, change: Change) -> dict[str, Any]:
-    gone = {*change.heads, *change.snapshots}
+    gone, own = {*change.heads, *change.snapshots}, adopted(record)
     patch: dict[str, Any] = {"start": change.start} if change.start != record.start else {}
     if gone:
-        patch["pins"] = {name: pin for name, pin in record.pins.items() if name not in gone}
-    return patch
+        pins = own.get("pins", record.pins)
+        patch["pins"] = {name: pin for name, pin in pins.items() if name not in gone}
+    return own | patch if patch else {}
 
 
 def _check_unchanged(record: Record, now: Record | None) -> None:

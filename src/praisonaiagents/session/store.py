@@ -46,6 +46,7 @@ from praisonaiagents.session.checkpoint import checkpoint_of
 from praisonaiagents.session.data import SessionData, iso, listing
 from praisonaiagents.session.hits import SessionHit, SessionHits
 from praisonaiagents.session.retry import retry_on_conflict
+from praisonaiagents.session.snapshots import adopted
 from praisonaiagents.storage.engine import Appended, Engine, Slice
 from praisonaiagents.storage.jsonfile import JsonFileEngine
 
@@ -162,7 +163,7 @@ class SessionStore:
         now = time.time()
         new = [Message.from_dict({"timestamp": now, **values}) for values in messages]
         key = _own_key(session_id, user_id)
-        self._change(key, lambda record: {"extra": _without_checkpoint(record)} if CHECKPOINT in record.extra else {})
+        self._change(key, _before_replacing)
         self.engine.replace(key, new)
         return True
 
@@ -458,11 +459,16 @@ class SessionStore:
         if appended.length - appended.start < 2 * bound:
             return
         try:
+            record = self.engine.get(key)
             visible = self.engine.read(key)
+            if record is None:
+                return
             start = visible.first + retention_start(visible.messages, bound)
-            self.engine.update(key, {"start": start})
+            self.engine.update(key, {"start": start} | adopted(record), expected_revision=record.revision)
             if self.retention == "truncate":
                 self.engine.drop(key)
+        except Conflict:
+            return  # somebody else changed it, and perhaps what it shows; the next append makes room
         except (StorageError, SessionNotFound, OutcomeUnknown) as exc:
             # the message is stored, so the append must not fail; the next one makes room
             warnings.warn(f"old messages were not removed yet: {exc}", RuntimeWarning, stacklevel=4)
@@ -548,5 +554,7 @@ def _checked_key(session_id: str, user_id: str | None) -> Key:
     return Key(check_user_id(user_id), check_session_id(session_id))
 
 
-def _without_checkpoint(record: Record) -> dict[str, Any]:
-    return {name: value for name, value in record.extra.items() if name != CHECKPOINT}
+def _before_replacing(record: Record) -> dict[str, Any]:
+    own = adopted(record)
+    extra = {name: value for name, value in own.get("extra", record.extra).items() if name != CHECKPOINT}
+    return own | ({"extra": extra} if extra != record.extra else {})
