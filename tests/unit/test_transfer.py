@@ -259,6 +259,47 @@ def lived_again(document: dict[str, Any]) -> Engine:
     return engine
 
 
+@pytest.mark.parametrize("spaces", [{}, {"indent": 1}, {"separators": (",", ":")}, {"separators": (" ,", " : ")}])
+@pytest.mark.parametrize("begins", [b"", b"\xef\xbb\xbf", b"\r\n "])
+def test_an_export_is_one_however_it_is_sorted_and_spaced(spaces: dict[str, Any], begins: bytes) -> None:
+    source = lived().engine
+    document = json.loads(b"".join(to_json(source, KEY)))
+    for values in (document, dict(reversed(document.items())), dict(sorted(document.items()))):
+        engine = MemoryEngine()
+        import_bytes(begins + json.dumps(values, **spaces).encode(), engine)
+        assert written(engine) == written(source)
+
+
+def test_lines_are_an_export_however_they_are_sorted_and_spaced() -> None:
+    source, engine = lived(), MemoryEngine()
+    source.engine.update(KEY, {"metadata": {"long": "x" * 100_000}})
+    lines = [json.loads(line) for line in written(source.engine).splitlines()]
+    import_bytes("".join(json.dumps(line, sort_keys=True) + "\r\n" for line in lines).encode(), engine)
+    assert [json.loads(line) for line in written(engine).splitlines()] == lines
+
+
+def test_an_export_that_is_damaged_is_never_read_as_a_session_file() -> None:
+    document = json.dumps(json.loads(b"".join(to_json(lived().engine, KEY))), sort_keys=True, indent=1).encode()
+    lines = "\n".join(json.dumps(json.loads(line), indent=2) for line in written(lived().engine).splitlines())
+    for damaged in (document[:-2], document[: document.index(b'"messages"') + 200], document * 2, lines.encode()):
+        engine = MemoryEngine()
+        with pytest.raises(NotASessionFile):
+            import_bytes(damaged, engine)
+        assert engine.list_sessions(None).records == []
+
+
+def test_a_session_file_may_tell_of_exports(tmp_path: Path) -> None:
+    told = json.dumps({"format": "praisonai-session", "messages": []})
+    said = [{"role": "user", "content": told, "metadata": {"format": "praisonai-session"}}]
+    engine = MemoryEngine()
+    import_file(put(tmp_path, {"session_id": "s", "messages": said}), engine)
+    assert [m.text() for m in engine.read(KEY).messages] == [told]
+    whole = json.dumps({"session_id": "s", "messages": [{"role": "user", "content": told}] * 2}, indent=2).encode()
+    with pytest.warns(SessionDamage):
+        import_file(put(tmp_path, whole[:-20]), engine, renaming("damaged"))
+    assert [m.text() for m in engine.read(Key("default_user", "damaged")).messages] == [told]
+
+
 def test_who_adds_a_message_to_a_document_by_hand_finds_it_imported() -> None:
     store = SessionStore(MemoryEngine())
     store.add_user_message("s", "a")

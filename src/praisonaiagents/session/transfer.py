@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,7 +45,14 @@ from praisonaiagents.storage.jsonfile import JsonFileEngine
 from praisonaiagents.storage.jsonlayout import TooNew
 
 _LINEAGE = ("parent_id", "children_ids", "forked_from_message_id")
-_HEAD_BYTES = 4096
+_BOM = b"\xef\xbb\xbf"
+_SAYS_SO = re.compile(rb'"format"\s*:\s*"%b"' % FORMAT.encode())
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """What tells an export from any other JSON object."""
+
+    format: Any = None
 
 
 class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -168,7 +176,7 @@ def _import(file: BinaryIO, engine: Engine, rename: Renamed, path: str) -> Recor
     header = _jsonl_header(file)
     if header is not None:
         return put_together(engine, rename(header), _lines(file))
-    data = file.read()
+    data = file.read().removeprefix(_BOM)
     if _is_export(data):
         return put_together(engine, *_document(data, rename))
     return _import_session_file(_as_session_file(data), engine, rename, path)
@@ -179,7 +187,7 @@ def import_dict(values: Mapping[str, Any], engine: Engine, rename: Renamed) -> R
     if not isinstance(values, Mapping):
         raise ConfigTypeError(f"an exported session is a dict, not {type(values).__name__}")
     try:
-        given = {name: values[name] for name in sorted(values, key=lambda name: name != "format")}
+        given = dict(values)
         if given.get("format") != FORMAT:
             given |= {"session_id": "imported", "user_id": ""}  # whatever it says, it gets others
         return import_bytes(json.dumps(given, allow_nan=False).encode(), engine, rename)
@@ -191,24 +199,30 @@ def import_dict(values: Mapping[str, Any], engine: Engine, rename: Renamed) -> R
 
 def _jsonl_header(file: BinaryIO) -> Header | None:
     """The header of a JSONL export, and the file is where its messages begin; None, and its beginning, for any other."""
-    if _is_export(file.read(_HEAD_BYTES)):
-        file.seek(0)
+    line = file.readline().removeprefix(_BOM)
+    if _is_export(line):
         try:
-            values = msgspec.json.decode(file.readline())
-            if isinstance(values, dict) and "parts" in values:
+            values = msgspec.json.decode(line)
+            if "parts" in values:
                 return msgspec.convert(values, Header)
         except msgspec.ValidationError as exc:
             raise NotASessionFile(f"not an exported session: {exc}") from exc
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             pass  # the object does not end on its first line
     file.seek(0)
     return None
 
 
 def _is_export(data: bytes) -> bool:
-    return data.lstrip(b"\xef\xbb\xbf{ \r\n\t").startswith(
-        (b'"format":"%b"' % FORMAT.encode(), b'"format": "%b"' % FORMAT.encode())
-    )
+    """True if its "format" says so, wherever it stands. A damaged export is still one."""
+    if FORMAT.encode() not in data:
+        return False
+    try:
+        return msgspec.json.decode(data, type=_Kind).format == FORMAT
+    except msgspec.ValidationError:
+        return False  # no object
+    except (ValueError, RecursionError):
+        return _SAYS_SO.search(data) is not None
 
 
 def _lines(file: Iterable[bytes]) -> Iterator[Message]:
