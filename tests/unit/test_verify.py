@@ -13,6 +13,7 @@ from servers import postgres, redis
 
 from praisonaiagents.errors import AmbiguousSession, SessionDamage, SessionNotFound
 from praisonaiagents.session import HierarchicalSessionStore, SessionMessage, SessionStore, open_store
+from praisonaiagents.session.parts import UNFINISHED
 from praisonaiagents.session.verify import Checked, verify
 from praisonaiagents.storage.memory import MemoryEngine
 from praisonaiagents.storage.powers import Finding
@@ -93,6 +94,18 @@ def test_a_compaction_must_stand_in_the_history(store: HierarchicalSessionStore)
         checkpoint = record.extra["last_compaction"] | {"message_number": wrong}
         store.engine.update(record.key, {"extra": record.extra | {"last_compaction": checkpoint}})
         assert "last compaction" in only(verify(store, "main")).what
+
+
+def test_a_session_that_a_killed_migration_left_is_damage(store: HierarchicalSessionStore) -> None:
+    live_through(store)
+    record = store.engine.get(store._key("main", None))
+    assert record
+    store.engine.update(record.key, {"extra": {**record.extra, UNFINISHED: "x"}})
+    [finding] = damage(verify(store))
+    assert finding.key == record.key
+    assert "migration" in finding.what
+    assert "run the migration again, or delete the session" in finding.remedy
+    assert not verify(store, "main").is_whole
 
 
 def test_a_session_that_is_not_there_is_an_error(store: HierarchicalSessionStore) -> None:

@@ -21,6 +21,7 @@ from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Pin, Record
 from praisonaiagents.session.erase import Watch
+from praisonaiagents.session.parts import UNFINISHED
 from praisonaiagents.session.proof import records
 from praisonaiagents.session.store import CHECKPOINT, SessionStore
 from praisonaiagents.storage.engine import Engine
@@ -131,6 +132,7 @@ class _Looking:
         if record is None:
             return
         self.messages += len(messages)
+        yield from _unfinished(record)
         yield from _numbers(record, first, messages)
         for name, pin in record.pins.items():
             yield from self._pin(key, name, pin)
@@ -167,6 +169,13 @@ class _Looking:
         for what, name in names:
             if isinstance(name, str) and self._engine.get(Key(record.user_id, name)) is None:
                 yield Finding(False, f"its {what} {name!r} is not there any more", "nothing to do", record.key)
+
+
+def _unfinished(record: Record) -> Iterator[Finding]:
+    """An import or a migration that was killed leaves the session as far as it came."""
+    if UNFINISHED in record.extra:
+        remedy = "if none is running: run the migration again, or delete the session"
+        yield Finding(True, "an import or a migration of it has not ended, messages may be missing", remedy, record.key)
 
 
 def _numbers(record: Record, first: int, messages: list[Message]) -> Iterator[Finding]:
