@@ -47,6 +47,9 @@ def test_programs_get_all_of_it(cli: Cli, home: Path) -> None:  # noqa: F811
     assert told["checked"][0]["place"] == f"files in {home / 'sessions'}"
     assert told["for_operators"]
     assert said("other") == [f"I was in {SECRET}"]
+    assert "keeps its title" in told["notes"][0]
+    say("main", "again")
+    assert "Note: other sessions may still name it" in cli("session", "purge", "--session", "main", "--yes").out
 
 
 def test_a_trace_is_told_by_the_exit_code(cli: Cli, home: Path) -> None:  # noqa: F811

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ import pytest
 from servers import postgres, redis
 
 from praisonaiagents.model.message import encode
+from praisonaiagents.model.record import Key, Record
 from praisonaiagents.session import HierarchicalSessionStore, SessionMessage, SessionStore, open_store
 from praisonaiagents.session.erase import purge
 from praisonaiagents.session.proof import Samples, proof
 from praisonaiagents.session.verify import verify
 from praisonaiagents.storage.memory import MemoryEngine
+from praisonaiagents.storage.powers import Forgotten
 
 SECRET = "Wonderland-7319"
 ENGINES = ["memory", "file", "sqlite", "postgres", "redis"]
@@ -197,7 +199,8 @@ def test_an_engine_that_cannot_forget_says_so() -> None:
     store = HierarchicalSessionStore.of(SessionStore(Bare()))
     live_through(store, "alice")
     done = purge(store, user_id="alice")
-    assert (done.is_clean, done.proof.looked_at, store.list_sessions(user_id="alice")) == (True, {}, [])
+    assert (done.is_clean, done.proof.looked_at, store.list_sessions(user_id="alice")) == (False, {}, [])
+    assert "neither be told to forget" in str(done.problem)
     assert "cannot" in done.left_to_operators[0] or "neither" in done.left_to_operators[0]
     assert verify(store, all_users=True).is_whole
 
@@ -311,6 +314,106 @@ def test_a_purged_session_takes_only_its_own_leftovers_along(tmp_path: Path) -> 
             (tmp_path / "s" / "users" / "alice" / name).write_text(SECRET)  # of a session that was never finished
         assert purge(store, user_id="alice", session_id="c").sessions == []
         assert sorted(path.name for path in (tmp_path / "s" / "users" / "alice").iterdir()) == left
+
+
+@pytest.mark.parametrize("session_id", ["chat", None])
+def test_in_the_folder_of_all_only_what_says_that_it_is_the_users_goes(tmp_path: Path, session_id: str | None) -> None:
+    folder = tmp_path / "s"
+    with open_store(f"file://{folder}") as store:
+        store.add_user_message("chat", f"in {SECRET}", user_id="alice")
+        (folder / "damaged").mkdir()
+        others = ["chat.json.corrupt-1795253400", "chat.json.corrupt-2", "chat.json.lock", "damaged/chat.0123456789ab"]
+        for name in others:
+            (folder / name).write_text("" if name.endswith("lock") else "torn, of the default user")
+        (folder / others[1]).write_text('{"session_id": "chat", "messages": []}')
+        hers = folder / "chat.json.corrupt-3"
+        hers.write_text('{"session_id": "chat", "user_id": "alice", "messages": []}')
+        done = purge(store, user_id="alice", session_id=session_id)
+        assert all((folder / name).exists() for name in others)
+        assert not hers.exists()
+        told = [line.partition(" ")[0] for line in done.left_to_operators if "does not say whose it is" in line]
+        assert told == [f"{folder}/{others[0]}", f"{folder}/{others[3]}"]
+
+
+def test_of_the_default_user_too_what_others_left_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    with open_store(f"file://{folder}") as store:
+        store.add_user_message("main", "hello")
+        (folder / "main.json.corrupt-1").write_text('{"session_id": "main", "user_id": "alice", "messages": []}')
+        (folder / "main.json.corrupt-2").write_text("torn")
+        (folder / "gone.json.corrupt-1").write_text("torn, whoever had it")
+        (folder / "gone.json.corrupt-2").write_text('{"session_id": "gone", "messages": []}')
+        done = purge(store, user_id=None)
+        assert sorted(path.name for path in folder.iterdir()) == ["gone.json.corrupt-1", "main.json.corrupt-1"]
+        assert any(f"{folder}/gone.json.corrupt-1 does not say whose" in line for line in done.left_to_operators)
+
+
+def test_a_torn_file_in_the_folder_of_all_is_told_and_found(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "torn.json").write_text('{"session_id":"torn","user_id":"al","messages":[{"role":"user","conte')
+    with open_store(f"file://{folder}") as store, pytest.warns(UserWarning, match="torn.json"):
+        done = purge(store, user_id="al")
+    assert any("torn.json cannot be read as a session" in line for line in done.left_to_operators)
+    assert [left.where for left in done.proof.left] == ["torn.json"]
+    assert not done.is_clean
+
+
+class Meanwhile(MemoryEngine):
+    """Somebody does something while the engine forgets, or after a record was handed out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_forget: list[Callable[[], object]] = []
+        self.after_get: list[Callable[[], object]] = []
+
+    def forget(self, user_id: str, session_ids: Collection[str]) -> Forgotten:
+        while self.at_forget:
+            self.at_forget.pop()()
+        return super().forget(user_id, session_ids)
+
+    def get(self, key: Key) -> Record | None:
+        record = super().get(key)
+        while self.after_get:
+            self.after_get.pop()()
+        return record
+
+    def list_sessions(self, *args: Any, **options: Any) -> Any:
+        page = super().list_sessions(*args, **options)
+        while self.after_get:
+            self.after_get.pop()()
+        return page
+
+
+@pytest.mark.parametrize("session_id", ["main", None])
+def test_sessions_that_are_there_again_are_not_clean(session_id: str | None) -> None:
+    engine = Meanwhile()
+    store = SessionStore(engine)
+    store.add_user_message("main", f"in {SECRET}", user_id="alice")
+    engine.at_forget.append(lambda: store.add_user_message("main", f"in {SECRET}", user_id="alice"))
+    done = purge(store, user_id="alice", session_id=session_id)
+    assert not done.is_clean
+    assert "1 session there again" in str(done.problem)
+    assert {left.what for left in done.proof.left} >= {"text of a message or a session"}
+    assert purge(store, user_id="alice", session_id=session_id).is_clean
+
+
+def test_a_pin_that_goes_meanwhile_stops_no_purge() -> None:
+    engine = Meanwhile()
+    store = HierarchicalSessionStore.of(SessionStore(engine))
+    live_through(store, "alice")
+    live_through(store, "bob")
+
+    def prune(user_id: str) -> None:
+        record = MemoryEngine.get(engine, Key(user_id, "main"))
+        assert record
+        engine.update(record.key, {"pins": {}})
+
+    engine.after_get.append(lambda: prune("alice"))
+    assert "main" in purge(store, user_id="alice", session_id="main").sessions
+
+    engine.at_forget.append(lambda: engine.after_get.append(lambda: prune("bob")))
+    assert purge(store, user_id="alice").proof.left == []
 
 
 def copy_database(path: Path, folder: Path) -> None:
@@ -447,8 +550,8 @@ def test_who_does_not_own_the_tables_of_postgres_is_told_so() -> None:
             connection.execute("grant usage, select on all sequences in schema ours to guest")
         with open_store(f"{server.url(user='guest')}?schema=ours") as opened:
             done = purge(opened, user_id="alice")
-        assert (done.is_clean, done.sessions) == (True, ["main"])
-        assert "the owner of schema ours has to say VACUUM" in done.left_to_operators[0]
+        assert (done.is_clean, done.sessions, done.proof.left) == (False, ["main"], [])
+        assert "the owner of schema ours has to say VACUUM" in str(done.problem)
 
 
 def test_what_operators_are_told_for_postgres_does_wipe_the_tables_out() -> None:
@@ -522,8 +625,12 @@ def test_who_may_do_little_on_redis_is_told_so() -> None:
         with open_store(url) as store:
             store.add_user_message("main", f"in {SECRET}", user_id="alice")
             done = purge(store, user_id="alice")
-            assert (done.is_clean, done.sessions) == (True, ["main"])
-            assert "does not tell its settings" in done.left_to_operators[0]
+            assert (done.is_clean, done.sessions) == (False, ["main"])
+            assert "does not tell its settings" in str(done.problem)
+            server.ask("ACL", "SETUSER", "guest", "+config", "-bgrewriteaof")
+            done = purge(store, user_id="alice")
+            assert not done.is_clean
+            assert "the server refused BGREWRITEAOF" in str(done.problem)
             store.add_user_message("main", f"in {SECRET}", user_id="alice")
             server.ask("ACL", "SETUSER", "guest", "-scan")
             done = purge(store, user_id="alice")

@@ -1,6 +1,7 @@
 """`praisonai session purge`: erase a user, or a session, and say what is proved to be gone and what only an operator can do.
 
-Exit code 1 if a trace was found, or the storage could not be made to forget.
+Exit code 1 if a trace was found, or nothing is proved: the storage could not be made to forget or be looked over, or somebody
+wrote to the sessions meanwhile.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def _tell(purged: Purged) -> None:
     if purged.problem:
         click.echo(safe(f"Not proved: {purged.problem}"))
     _tell_proof(found)
+    for note in purged.notes:
+        click.echo(safe(f"Note: {note}"))
     click.echo(bold("What only an operator can do:"))
     for line in purged.left_to_operators:
         click.echo(safe(f"- {line}"))
@@ -117,4 +120,5 @@ def _as_json(purged: Purged) -> dict[str, Any]:
         "said_elsewhere": found.elsewhere,
         "left": [{"place": left.place, "where": left.where, "what": left.what} for left in found.left],
         "for_operators": purged.left_to_operators,
+        "notes": purged.notes,
     }

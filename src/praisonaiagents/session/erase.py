@@ -19,11 +19,11 @@ from praisonaiagents.errors import SessionNotFound, StorageError
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.message import encode
 from praisonaiagents.model.record import Key, Record
-from praisonaiagents.session.proof import Proof, Samples, proof, records
+from praisonaiagents.session.proof import Proof, Samples, proof, records, views
 from praisonaiagents.session.retry import retry_on_conflict
 from praisonaiagents.session.store import SessionStore
 from praisonaiagents.storage.engine import Engine
-from praisonaiagents.storage.powers import Forgets
+from praisonaiagents.storage.powers import Forgets, Forgotten, counted
 
 Watch = Callable[[str, int, int], object]
 """Told what is being done, how much of it is done, and how much there is to do (0: unknown)."""
@@ -35,8 +35,8 @@ class Purged(NamedTuple):
     """What was erased, and what was found afterwards.
 
     sessions: their ids. messages, size: how many messages they had, archived ones and those of earlier states included, and
-    their bytes. problem: why the storage could not be made to forget, or be looked over, if so. left_to_operators: what only
-    they can do.
+    their bytes. problem: why nothing is proved, if so: the storage could not be made to forget or be looked over, or sessions
+    are there again. left_to_operators: what only they can do. notes: what stays by intent.
     """
 
     user_id: str
@@ -46,11 +46,12 @@ class Purged(NamedTuple):
     problem: str | None
     left_to_operators: list[str]
     proof: Proof
+    notes: list[str]
 
     @property
     def is_clean(self) -> bool:
-        """False if a trace was found, or the storage could not be made to forget or be looked over."""
-        return not self.proof.left and self.problem is None
+        """False if a trace was found, or nothing is proved."""
+        return not self.proof.left and bool(self.proof.looked_at) and self.problem is None
 
 
 def purge(
@@ -58,11 +59,12 @@ def purge(
 ) -> Purged:
     """Erase all sessions of a user, or one of them, for good. May be repeated, also where nothing is there any more.
 
-    Messages, snapshots, earlier states, archive, search index, what crashes and damage left, and the ids in related sessions
-    of the user. Raises `StorageError` if something could not be deleted.
+    Messages, snapshots, earlier states, archive, search index, what crashes and damage left, and the links of parents and
+    children to it. Of one session its id stays where it is part of what other sessions hold: in the metadata of messages that
+    were merged into them, and in the title of a fork. Raises `StorageError` if something could not be deleted.
     """
     user = check_user_id(user_id)
-    erasing = _Erasing(store.engine, user, watch or (lambda *_: None))
+    erasing = _Erasing(store.engine, user, session_id, watch or (lambda *_: None))
     if session_id is not None:
         erasing.delete([check_session_id(session_id)])
         _detach(store.engine, user, {session_id})
@@ -70,14 +72,14 @@ def purge(
         erasing.samples.of_user(user)
         for _ in range(_ROUNDS):  # somebody may make new ones meanwhile
             erasing.delete([record.session_id for record in records(store.engine, user)])
-    return erasing.end([session_id] if session_id is not None else [])
+    return erasing.end()
 
 
 class _Erasing:
     """One purge: what was deleted so far."""
 
-    def __init__(self, engine: Engine, user_id: str, watch: Watch) -> None:
-        self._engine, self._user_id, self._watch = engine, user_id, watch
+    def __init__(self, engine: Engine, user_id: str, session_id: str | None, watch: Watch) -> None:
+        self._engine, self._user_id, self._session_id, self._watch = engine, user_id, session_id, watch
         self._deleted: dict[str, None] = {}
         self._messages = self._size = 0
         self.samples = Samples()
@@ -94,8 +96,8 @@ class _Erasing:
         record = self._engine.get(key)
         self.samples.of_session(record or Record(*key))
         seen: set[bytes] = set()
-        for view in _views(self._engine, record) if record else ():
-            for message in view:
+        for messages in views(self._engine, record) if record else ():
+            for message in messages:
                 line = encode(message)
                 if line not in seen:
                     seen.add(line)
@@ -103,35 +105,49 @@ class _Erasing:
                     self._messages += 1
                     self._size += len(line)
 
-    def end(self, asked_for: Collection[str]) -> Purged:
+    def end(self) -> Purged:
         """Forget, and look."""
-        problem, left_to_operators = None, [_UNKNOWN]
-        if isinstance(self._engine, Forgets):
-            self._watch("Making the storage forget", 0, 0)
-            try:
-                left_to_operators = self._engine.forget(self._user_id, {*self._deleted, *asked_for})
-            except StorageError as exc:
-                problem = f"the storage could not be made to forget: {exc}"
+        problems, left_to_operators = self._forgotten()
         self._watch("Looking for traces", 0, 0)
         try:
-            found = proof(self._engine, self.samples)
+            found = proof(self._engine, self.samples, self._is_to_go)
+            problems += self._there_again()
         except StorageError as exc:
-            found, problem = Proof({}, 0, 0, []), problem or f"the storage could not be looked over: {exc}"
+            found = Proof({}, 0, 0, [])
+            problems.append(f"the storage could not be looked over: {exc}")
         numbers = (self._messages, self._size)
-        return Purged(self._user_id, list(self._deleted), *numbers, problem, left_to_operators, found)
+        notes = [_NAMED] if self._session_id is not None else []
+        told = "; ".join(problems) or None
+        return Purged(self._user_id, list(self._deleted), *numbers, told, left_to_operators, found, notes)
+
+    def _forgotten(self) -> Forgotten:
+        if not isinstance(self._engine, Forgets):
+            return Forgotten(["this engine can neither be told to forget nor be looked into"], [_UNKNOWN])
+        self._watch("Making the storage forget", 0, 0)
+        asked_for = () if self._session_id is None else (self._session_id,)
+        try:
+            problems, left_to_operators = self._engine.forget(self._user_id, {*self._deleted, *asked_for})
+        except StorageError as exc:
+            return Forgotten([f"the storage could not be made to forget: {exc}"], [_UNKNOWN])
+        return Forgotten([f"the storage could not be made to forget: {what}" for what in problems], left_to_operators)
+
+    def _is_to_go(self, key: Key) -> bool:
+        return key.user_id == self._user_id and self._session_id in (None, key.session_id)
+
+    def _there_again(self) -> list[str]:
+        """Sessions that somebody wrote to while they were erased."""
+        count = sum(self._is_to_go(record.key) for record in records(self._engine, self._user_id))
+        return [f"{counted(count, 'session')} there again: stop what writes to it, and purge again"] if count else []
 
 
 _UNKNOWN = (
     "this engine can neither be told to forget nor be looked into: what its files, logs and backups keep is for those who "
     "run it"
 )
-
-
-def _views(engine: Engine, record: Record) -> Any:
-    """The messages of everything that a session holds."""
-    yield engine.read(record.key, 0).messages
-    for pin in record.pins.values():
-        yield engine.read(record.key, at=pin).messages
+_NAMED = (
+    "other sessions may still name it: messages that were merged into them say where they came from, and a fork keeps its "
+    "title, such as 'Fork of ...'"
+)
 
 
 def _detach(engine: Engine, user_id: str, gone: set[str]) -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from praisonaiagents.errors import InvalidMessage, SessionNotFound
 from praisonaiagents.model.ids import file_stem
 from praisonaiagents.model.message import Message, encode
 from praisonaiagents.model.record import Key, Record
@@ -88,7 +89,7 @@ class Samples:
 
     def of_user(self, user_id: str) -> None:
         """For a user of whom nothing is to stay."""
-        self._users |= _of_id(user_id, _USER)
+        self._users |= _of_id(user_id, _USER) | {msgspec.json.encode(user_id): _USER}
 
     def of_session(self, record: Record) -> None:
         self._sessions.put(lambda: _of_session(record))
@@ -129,8 +130,11 @@ def _of_message(message: Message) -> dict[bytes, str]:
     return found
 
 
-def proof(engine: Engine, samples: Samples) -> Proof:
-    """Look for samples in everything that an engine has stored. Changes nothing."""
+def proof(engine: Engine, samples: Samples, is_to_go: Callable[[Key], bool] = lambda _: False) -> Proof:
+    """Look for samples in everything that an engine has stored. Changes nothing.
+
+    is_to_go: tells of which sessions nothing may be there, so that what they say excuses nothing.
+    """
     wanted, our_ids = samples.all(), samples.our_ids()
     looked_at: dict[str, int] = {}
     found: dict[bytes, Left] = {}
@@ -141,32 +145,46 @@ def proof(engine: Engine, samples: Samples) -> Proof:
                 found[sample] = Left(place, where, what)
         for sample in our_ids.intersection(_OUR_ID.findall(data)):
             found.setdefault(sample, Left(place, where, _ID))
-    said = _said_elsewhere(engine, set(found))
+    said = _said_elsewhere(engine, set(found), is_to_go)
     left = dict.fromkeys(where for sample, where in found.items() if sample not in said)
     return Proof(looked_at, len(wanted) + len(our_ids), len(said), list(left))
 
 
-def _said_elsewhere(engine: Engine, samples: set[bytes]) -> set[bytes]:
+def _said_elsewhere(engine: Engine, samples: set[bytes], is_to_go: Callable[[Key], bool]) -> set[bytes]:
     """Those of the samples that sessions hold, which may."""
     said: set[bytes] = set()
-    for data in _live(engine) if samples else ():
+    for data in _live(engine, is_to_go) if samples else ():
         said |= {sample for sample in samples - said if sample in data}
         if said == samples:
             break
     return said
 
 
-def _live(engine: Engine) -> Iterator[bytes]:
-    """What all sessions hold, as it is stored."""
+def _live(engine: Engine, is_to_go: Callable[[Key], bool]) -> Iterator[bytes]:
+    """What all sessions that may stay hold, as it is stored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for record in records(engine, None):
             key = record.key
+            if is_to_go(key):
+                continue
             yield b"".join((framed(map(str.encode, key)), _stem(key), msgspec.json.encode(record)))
-            views = [engine.read(key, 0), *(engine.read(key, at=pin) for pin in record.pins.values())]
-            for view in views:
-                yield b"\n".join(map(encode, view.messages))
-                yield framed({word.encode() for message in view.messages for word in tokens(message.text())})
+            for messages in views(engine, record):
+                yield b"\n".join(map(encode, messages))
+                yield framed({word.encode() for message in messages for word in tokens(message.text())})
+
+
+def views(engine: Engine, record: Record) -> Iterator[Sequence[Message]]:
+    """The messages of everything that a session holds: its history with the archive, then each pin.
+
+    Without what is no longer there: others may undo, prune and delete meanwhile.
+    """
+    for pin in (None, *record.pins.values()):
+        try:
+            messages = (engine.read(record.key, at=pin) if pin else engine.read(record.key, 0)).messages
+        except (InvalidMessage, SessionNotFound):
+            continue
+        yield messages
 
 
 def records(engine: Engine, user_id: str | None) -> Iterator[Record]:

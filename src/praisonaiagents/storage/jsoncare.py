@@ -14,11 +14,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from praisonaiagents.errors import StorageError
-from praisonaiagents.model.ids import DEFAULT_USER, file_stem, reference_stem
+from praisonaiagents.model.ids import DEFAULT_USER, file_stem
 from praisonaiagents.model.record import Key
+from praisonaiagents.storage import jsonload
 from praisonaiagents.storage.filelock import Deadline, open_for_reading
+from praisonaiagents.storage.jsonlayout import TooNew
 from praisonaiagents.storage.jsonload import Loaded, Unreadable
-from praisonaiagents.storage.powers import Finding, Raw, counted, framed, pieces_of_file
+from praisonaiagents.storage.powers import Finding, Forgotten, Raw, counted, framed, pieces_of_file
 from praisonaiagents.storage.sessionfile import SessionFile, footer_of, identify, load
 
 if TYPE_CHECKING:
@@ -33,24 +35,29 @@ _MENDS = "nothing to do: the next change of the session writes it anew, and what
 # Forgetting
 
 
-def forget(engine: JsonFileEngine, user_id: str, session_ids: Collection[str]) -> list[str]:
+def forget(engine: JsonFileEngine, user_id: str, session_ids: Collection[str]) -> Forgotten:
     """Remove what lies beside the files of deleted sessions; all that is the user's if no session is left."""
-    for session_id in session_ids:
-        _remove_beside(engine, Key(user_id, session_id))
-    if not engine.list_sessions(user_id, limit=1).records:
-        _remove_orphans(engine, user_id)
+    is_gone = not engine.list_sessions(user_id, limit=1).records
+    if user_id != DEFAULT_USER:
+        for session_id in session_ids:
+            _remove_beside(engine, Key(user_id, session_id))
+        if is_gone:
+            _remove_orphans(engine, user_id)
+    unclear = _clear_shared(engine, user_id, session_ids, is_gone=is_gone)
     _remove_empty_folders(engine, user_id)
-    return [
-        *_unreadable(engine, user_id),
+    left_to_operators = [
+        *(f"{path} does not say whose it is and was left: look into it" for path in unclear),
+        *(f"{path} cannot be read as a session and was left: look whose it is" for path in _unreadable(engine)),
         f"copies and backups of {engine.folder} are as they were",
         "the disk may keep the blocks of removed files, in snapshots or until they are overwritten: only an encrypted "
         "disk, or one that is wiped, forgets them",
     ]
+    return Forgotten([], left_to_operators)
 
 
 def _remove_beside(engine: JsonFileEngine, key: Key) -> None:
-    stems = {engine._path(key), engine._twin_path(key), f"{engine.folder}/{reference_stem(key.session_id)}.json"}
-    for path in stems:
+    """What lies beside a session's file in the user's own folder."""
+    for path in (engine._path(key), engine._twin_path(key)):
         if not os.path.lexists(path):  # else it is another session's
             _remove_matching(os.path.dirname(path), re.escape(os.path.basename(path)[: -len(".json")]) + _BESIDE)
             for leftover in engine._leftovers(path):
@@ -58,11 +65,9 @@ def _remove_beside(engine: JsonFileEngine, key: Key) -> None:
 
 
 def _remove_orphans(engine: JsonFileEngine, user_id: str) -> None:
-    """Of a user who has no session: what has no session's file beside it; and in the user's own folder, files too that
-    cannot be read. The default user's folder is everybody's, and what cannot be read there may be of somebody else.
-    """
+    """In the own folder of a user who has no session: what has no session's file beside it, and files that cannot be read."""
     folder = engine._folder_of(user_id)
-    if user_id != DEFAULT_USER and os.path.basename(folder) in _names(os.path.dirname(folder)):
+    if os.path.basename(folder) in _names(os.path.dirname(folder)):
         for name in _names(folder):
             if name.endswith(".json") and engine._listed_record(f"{folder}/{name}") is None:
                 _remove(f"{folder}/{name}")
@@ -74,13 +79,56 @@ def _remove_orphans(engine: JsonFileEngine, user_id: str) -> None:
             _remove(f"{aside}/{name}")
 
 
-def _unreadable(engine: JsonFileEngine, user_id: str) -> list[str]:
-    """What lies among the default user's files, and nobody knows whose it is."""
-    names = sorted(name for name in _names(engine.folder) if name.endswith(".json")) if user_id == DEFAULT_USER else []
+def _clear_shared(engine: JsonFileEngine, user_id: str, session_ids: Collection[str], *, is_gone: bool) -> list[str]:
+    """Remove what is the user's of what lies beside sessions' files in the top folder, which is everybody's.
+
+    What it says of itself decides; the name does only for the default user, whose folder it is. Returns what may be the
+    user's, and does not say so.
+    """
+    paths = [found for name in session_ids for found in engine._paths(Key(user_id, name))]
+    named = {path for path, _ in paths}
+    own = {path for path, key in paths if key is not None and user_id == DEFAULT_USER}
+    unclear = []
+    for leftover, path in _left_in_shared(engine):
+        said, is_beside, is_lock = _said_key(leftover), os.path.lexists(path), leftover.endswith(".lock")
+        if said is not None:
+            if said.user_id == user_id and (is_gone or said.session_id in session_ids):
+                _remove(leftover)
+        elif is_beside:
+            continue  # of the session that is there
+        elif path in own or (is_lock and is_gone and user_id == DEFAULT_USER):
+            _remove(leftover)
+        elif not is_lock and (is_gone or path in named):
+            unclear.append(leftover)
+    return unclear
+
+
+def _left_in_shared(engine: JsonFileEngine) -> Iterator[tuple[str, str]]:
+    """What lies beside sessions' files in the top folder, or was set aside from them, with the path of that file."""
+    for name in sorted(_names(engine.folder)):
+        if re.fullmatch(f".*?{_BESIDE}", name) and os.path.isfile(f"{engine.folder}/{name}"):
+            yield f"{engine.folder}/{name}", f"{engine.folder}/{name[: name.index('.json')]}.json"
+    aside = f"{engine.folder}/damaged"
+    for name in sorted(_names(aside)):
+        if os.path.isfile(f"{aside}/{name}"):
+            yield f"{aside}/{name}", f"{engine.folder}/{name.rpartition('.')[0]}.json"
+
+
+def _said_key(path: str) -> Key | None:
+    """Whose a file says that it is. None if it does not."""
+    try:
+        with open(path, "rb") as file:
+            return jsonload.load(file.read()).record.key
+    except (OSError, Unreadable, TooNew):
+        return None
+
+
+def _unreadable(engine: JsonFileEngine) -> list[str]:
+    """What lies among the files of the top folder, and nobody knows whose it is."""
+    paths = [f"{engine.folder}/{name}" for name in sorted(_names(engine.folder)) if name.endswith(".json")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        left = [name for name in names if engine._listed_record(f"{engine.folder}/{name}") is None]
-    return [f"{engine.folder}/{name} cannot be read as a session and was left: look whose it is" for name in left]
+        return [path for path in paths if engine._listed_record(path) is None]
 
 
 def _remove_matching(folder: str, pattern: str, *, unless_there: bool = False) -> None:

@@ -79,7 +79,7 @@ from praisonaiagents.storage.sessionfile import (
 
 if TYPE_CHECKING:
     from praisonaiagents.model.search import Query
-    from praisonaiagents.storage.powers import Finding, Raw
+    from praisonaiagents.storage.powers import Finding, Forgotten, Raw
 
 _LONGEST_REFERENCE_STEM = 240  # bytes; the longest name beside it, in `damaged`, has 12 more
 _T = TypeVar("_T")
@@ -259,7 +259,7 @@ class JsonFileEngine:
                 deleted = True
         return deleted
 
-    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+    def forget(self, user_id: str, session_ids: Collection[str]) -> Forgotten:
         """See `powers.Forgets`."""
         from praisonaiagents.storage.jsoncare import forget
 

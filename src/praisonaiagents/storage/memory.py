@@ -18,7 +18,7 @@ from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message, decode
 from praisonaiagents.model.record import Key, Pin, Record, check_reachable, check_record, patched
 from praisonaiagents.model.search import Query
 from praisonaiagents.storage.engine import Appended, Found, Page, Slice, batch, clip, same
-from praisonaiagents.storage.powers import Raw, framed
+from praisonaiagents.storage.powers import Forgotten, Raw, framed
 from praisonaiagents.storage.scan import scan
 
 _Log = dict[int, bytes]  # encoded messages by number
@@ -194,11 +194,14 @@ class MemoryEngine:
         with self._lock:
             return self._sessions.pop(key, None) is not None
 
-    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+    def forget(self, user_id: str, session_ids: Collection[str]) -> Forgotten:
         """See `powers.Forgets`."""
-        return ["the memory of this process may hold copies until they are overwritten, or until it ends"]
+        return Forgotten(
+            [], ["the memory of this process may hold copies until they are overwritten, or until it ends"]
+        )
 
     def raw(self) -> Iterator[Raw]:
+        yield Raw("memory of this process", "", b"")
         with self._lock:
             stored = [(session.current(), list(session.logs.values())) for session in self._sessions.values()]
         for record, logs in stored:

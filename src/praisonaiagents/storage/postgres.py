@@ -51,7 +51,7 @@ from praisonaiagents.storage.registry import masked
 
 if TYPE_CHECKING:
     from praisonaiagents.storage.postgresserver import Connection
-    from praisonaiagents.storage.powers import Finding, Raw
+    from praisonaiagents.storage.powers import Finding, Forgotten, Raw
 
 _APPEND = "select {schema}.append(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _APPEND_ONE = "select {schema}.append_one(%s, %s, %s, %s, %s, %s, %s)"
@@ -274,7 +274,7 @@ class PostgresEngine:
             "connections": f"up to {self.concurrency}",
         }
 
-    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+    def forget(self, user_id: str, session_ids: Collection[str]) -> Forgotten:
         """See `powers.Forgets`. Others go on meanwhile."""
         from praisonaiagents.storage.postgrescare import forget
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from praisonaiagents.storage.postgresserver import Rows
-from praisonaiagents.storage.powers import Finding, Raw, counted, framed
+from praisonaiagents.storage.powers import Finding, Forgotten, Raw, counted, framed
 
 if TYPE_CHECKING:
     from praisonaiagents.storage.postgres import PostgresEngine
@@ -34,16 +34,15 @@ _CAN_CLEAR = "select to_regprocedure('pg_clear_attribute_stats(text,text,text,bo
 _CLEAR = "select 1 from (select pg_clear_attribute_stats(%s, %s, %s, %s)) as done"
 
 
-def forget(engine: PostgresEngine) -> list[str]:
+def forget(engine: PostgresEngine) -> Forgotten:
     """Give free the places of deleted rows, and forget what the planner knew of them."""
     schema, place = engine._server.schema, engine._server.place
     tables = _rows(engine, _TABLES, (schema,))
     own = [name for name, _, _, is_own in tables if is_own]
-    said = [] if len(own) == len(tables) else [f"the owner of schema {schema} has to say VACUUM: we may not"]
+    problems = [] if len(own) == len(tables) else [f"the owner of schema {schema} has to say VACUUM: we may not"]
     engine._server.call(lambda connection: _vacuum(engine, connection, own), repeat="read")
     listed = ", ".join(f"{engine._server._quoted}.{name}" for name, *_ in tables)
-    return [
-        *said,
+    left_to_operators = [
         f"deleted rows stay in the files of the tables until they are overwritten: VACUUM FULL {listed} writes those anew "
         "(and keeps everybody waiting meanwhile)",
         "the write-ahead log has them until its segments are recycled: CHECKPOINT, then SELECT pg_switch_wal(), twice; "
@@ -51,6 +50,7 @@ def forget(engine: PostgresEngine) -> list[str]:
         f"replicas of {place} follow, and have files and a log of their own",
         "backups and dumps are as they were; a server that logs statements with their parameters has them in its log, too",
     ]
+    return Forgotten(problems, left_to_operators)
 
 
 def _vacuum(engine: PostgresEngine, connection: Connection, tables: list[str]) -> None:

@@ -40,22 +40,32 @@ class Finding(NamedTuple):
     key: Key | None = None
 
 
+class Forgotten(NamedTuple):
+    """What came of forgetting, in words that quote no message.
+
+    problems: what the storage should have done, and did not do or may not do. left_to_operators: what no engine can do.
+    """
+
+    problems: list[str]
+    left_to_operators: list[str]
+
+
 @runtime_checkable
 class Forgets(Protocol):
     """An engine that can make its storage forget what was deleted, and prove it."""
 
-    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+    def forget(self, user_id: str, session_ids: Collection[str]) -> Forgotten:
         """Wipe out what the deleted sessions of a user left behind, as far as the engine may.
 
-        Takes as long as it takes: files are written anew. Returns in words what only an operator can still do. Raises
-        `StorageError`.
+        Takes as long as it takes: files are written anew. Raises `StorageError`.
         """
         ...
 
     def raw(self) -> Iterator[Raw]:
         """Everything that is stored, as it lies there, also what no call would return. Changes nothing.
 
-        Raises `StorageError` if something cannot be read.
+        Where nothing is stored yet, one piece without bytes says which place was looked at. Raises `StorageError` if
+        something cannot be read.
         """
         ...
 

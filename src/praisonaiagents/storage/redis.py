@@ -68,7 +68,7 @@ from praisonaiagents.storage.redislink import (
 from praisonaiagents.storage.scan import scan
 
 if TYPE_CHECKING:
-    from praisonaiagents.storage.powers import Finding, Raw
+    from praisonaiagents.storage.powers import Finding, Forgotten, Raw
 
 SCHEMA = 1
 
@@ -294,7 +294,7 @@ class RedisEngine:
                 self._forget(key)
         return True
 
-    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+    def forget(self, user_id: str, session_ids: Collection[str]) -> Forgotten:
         """See `powers.Forgets`. The server goes on serving meanwhile."""
         from praisonaiagents.storage.rediscare import forget
 

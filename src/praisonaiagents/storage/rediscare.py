@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from praisonaiagents.errors import EngineUnreachable
 from praisonaiagents.model.record import Key
-from praisonaiagents.storage.powers import Finding, Raw, counted, framed, pieces_of_file
+from praisonaiagents.storage.powers import Finding, Forgotten, Raw, counted, framed, pieces_of_file
 from praisonaiagents.storage.redislink import Broken, ClusterLink, Command, Link, Node, SingleLink, checked
 
 if TYPE_CHECKING:
@@ -70,21 +70,25 @@ def _servers(engine: RedisEngine) -> list[_Server]:
 # Forgetting
 
 
-def forget(engine: RedisEngine, user_id: str, session_ids: Collection[str]) -> list[str]:
+def forget(engine: RedisEngine, user_id: str, session_ids: Collection[str]) -> Forgotten:
     """Take back what was registered, then let every server write its files anew."""
     for session_id in session_ids:
         engine._forget(Key(user_id, session_id))
-    said: list[str] = []
+    problems: dict[str, None] = {}
+    said: dict[str, None] = {}
     for server in _servers(engine):
         _clear_logs(server, engine._names.prefix.encode())
-        said += _rewrite(server)
-    return [
-        *dict.fromkeys(said),
+        done = _rewrite(server)
+        problems |= dict.fromkeys(done.problems)
+        said |= dict.fromkeys(done.left_to_operators)
+    left_to_operators = [
+        *said,
         "replicas hold the same keys no longer, but their own files until they write them anew: BGREWRITEAOF and BGSAVE "
         "on each",
         "copies and backups of the dump and of the append-only file are as they were",
         "the disk may keep the blocks of files that were replaced until they are overwritten",
     ]
+    return Forgotten(list(problems), left_to_operators)
 
 
 def _clear_logs(server: _Server, prefix: bytes) -> None:
@@ -95,31 +99,31 @@ def _clear_logs(server: _Server, prefix: bytes) -> None:
             server.ask(command[0], "RESET", *command[3:])
 
 
-def _rewrite(server: _Server) -> list[str]:
-    """Let a server write what it keeps on its disk anew, and wait for it. Returns what it did not do."""
+def _rewrite(server: _Server) -> Forgotten:
+    """Let a server write what it keeps on its disk anew, and wait for it."""
     appends, saves = server.setting("appendonly"), server.setting("save")
     if appends is None or saves is None:
-        return [
-            "the server does not tell its settings: where it keeps an append-only file or a dump, say BGREWRITEAOF and BGSAVE"
-        ]
-    said = []
+        what = "the server does not tell its settings: where it keeps an append-only file or a dump, say BGREWRITEAOF and BGSAVE"
+        return Forgotten([what], [])
+    problems: list[str] = []
+    said: list[str] = []
     if appends == "yes":
-        said += _do(server, "BGREWRITEAOF", "aof_rewrite_in_progress", "aof_last_bgrewrite_status")
+        problems += _do(server, "BGREWRITEAOF", "aof_rewrite_in_progress", "aof_last_bgrewrite_status")
         _wait_for_removal(server)
     if saves or any(os.path.exists(path) for path in _dump(server)):
-        said += _do(server, "BGSAVE", "rdb_bgsave_in_progress", "rdb_last_bgsave_status")
+        problems += _do(server, "BGSAVE", "rdb_bgsave_in_progress", "rdb_last_bgsave_status")
     elif appends != "yes":
         said.append("this server writes nothing to its disk now; a dump that it wrote earlier would be as it was")
-        return said
+        return Forgotten(problems, said)
     if server.setting("rdbcompression") == "yes":
         said.append(
             "the server compresses what it writes, so reading those files proves little: that they are new does"
         )
-    return said
+    return Forgotten(problems, said)
 
 
 def _do(server: _Server, command: str, running: str, status: str) -> list[str]:
-    """Start something that the server does beside its work, and wait until it is done."""
+    """Start something that the server does beside its work, and wait until it is done. Returns what went wrong."""
     until = time.monotonic() + _PATIENCE_S
     _wait(server, until)
     answer = server.ask(command)

@@ -44,7 +44,7 @@ from praisonaiagents.storage.sqlitesearch import EVERYTHING, forget, search
 from praisonaiagents.storage.sqlitetransaction import MEMORY, Connection, kind_of
 
 if TYPE_CHECKING:
-    from praisonaiagents.storage.powers import Finding, Raw
+    from praisonaiagents.storage.powers import Finding, Forgotten, Raw
 
 _SQL = statements("sqlite")
 _DETAILS = ("agent_name", "metadata", "state", "extra")
@@ -279,7 +279,7 @@ class SqliteEngine:
             _forget_search(db, key.user_id, row.change)
         return True
 
-    def forget(self, user_id: str, session_ids: Collection[str]) -> list[str]:
+    def forget(self, user_id: str, session_ids: Collection[str]) -> Forgotten:
         """See `powers.Forgets`. Others can read meanwhile, and must wait to write."""
         from praisonaiagents.storage.sqlitecare import forget
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import IO, Any, cast
 
 from praisonaiagents.errors import LockTimeout, StorageError
-from praisonaiagents.storage.powers import Finding, Raw, counted, framed, pieces
+from praisonaiagents.storage.powers import Finding, Forgotten, Raw, counted, framed, pieces
 from praisonaiagents.storage.sqlitefile import SqliteFile
 from praisonaiagents.storage.sqlitetransaction import LOOK_AGAIN_S, MEMORY, Connection
 
@@ -28,10 +28,10 @@ _FOREIGN = "row {1} of table {0} points to a row of {2} that is gone"
 _RECOVER = "copy the file, then: sqlite3 {path} .recover | sqlite3 rescued.db; or restore a backup"
 
 
-def forget(file: SqliteFile) -> list[str]:
+def forget(file: SqliteFile) -> Forgotten:
     """Merge the index, write the file anew and empty the write-ahead log. Where there is no file, none is made."""
     if file.path != MEMORY and not os.path.exists(file.path):
-        return []
+        return Forgotten([], [])
     with file.writing() as db:
         db.execute("DELETE FROM set_aside WHERE log NOT IN (SELECT n FROM log)")
         if db.has_search:
@@ -46,12 +46,15 @@ def forget(file: SqliteFile) -> list[str]:
             db.execute(f"PRAGMA busy_timeout = {int(LOOK_AGAIN_S * 1000)}")
         db.execute("BEGIN")
     if file.path == MEMORY:
-        return ["the memory of this process may hold copies until they are overwritten, or until it ends"]
-    return [
+        return Forgotten(
+            [], ["the memory of this process may hold copies until they are overwritten, or until it ends"]
+        )
+    left_to_operators = [
         f"copies and backups of {file.path} are as they were",
         "the disk may keep blocks that the file no longer has, in snapshots or until they are overwritten: only an "
         "encrypted disk, or one that is wiped, forgets them",
     ]
+    return Forgotten([], left_to_operators)
 
 
 def _empty_log(file: SqliteFile, db: Connection) -> None:
@@ -71,6 +74,7 @@ def _empty_log(file: SqliteFile, db: Connection) -> None:
 
 def raw(file: SqliteFile) -> Iterator[Raw]:
     """The file and those beside it, then every cell of every table, then the words of the search index."""
+    yield Raw(f"tables of {file.path}", "", b"")
     if file.path != MEMORY:
         for path in filter(os.path.exists, (file.path + ending for ending in ("", "-wal", "-shm", "-journal"))):
             yield Raw(f"bytes of {path}", "", b"")
