@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_branches import shown, store  # noqa: F401 - the fixture
+from test_branches import damaged, shown, store  # noqa: F401 - two of them are fixtures
 
 from praisonaiagents import Agent
 from praisonaiagents.errors import ConfigError, ModelError, SessionNotFound
@@ -49,6 +49,14 @@ def test_an_edited_message_stands_in_a_fork(talk: HierarchicalSessionStore) -> N
     assert shown(talk, fork) == ["one", "first", "two, please"]
     assert shown(talk, "s") == ["one", "first", "two", "second"]
     assert talk.get_parent(fork) == "s"
+
+
+def test_a_message_that_cannot_be_read_shifts_no_fork(damaged: HierarchicalSessionStore) -> None:  # noqa: F811
+    fork = edit(damaged, "a", 3, "three, please")
+    assert shown(damaged, fork) == ["one", "two", "TWO", "three, please"]
+    done = retry(damaged, "b", lambda fork, content: "better")
+    assert shown(damaged, done.fork_id) == ["one", "two", "TWO", "three", "THREE"]
+    assert (done.question, done.before) == ("four", "FOUR")
 
 
 def test_an_edited_message_is_answered(talk: HierarchicalSessionStore, asking: Callable[..., Ask]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -16,7 +18,7 @@ from servers import postgres, redis
 from wire import Wire
 
 from praisonaiagents import Agent
-from praisonaiagents.errors import MergeRefused, PointNotFound, SessionNotFound
+from praisonaiagents.errors import MergeRefused, PointNotFound, SessionDamage, SessionNotFound
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.repair import repair
 from praisonaiagents.session import HierarchicalSessionStore, SessionStore
@@ -325,6 +327,75 @@ def test_a_call_that_was_given_up_long_ago_is_no_obstacle(store: HierarchicalSes
     say(store, "b", "yours")
     merge(store, "a", "b")
     assert shown(store, "a")[-2:] == ["yours", "YOURS"]
+
+
+def reference_file(folder: Path, session_id: str, *contents: str) -> None:
+    """A file as PraisonAI writes it: its messages have no ids, and here no times either."""
+    messages = [
+        {"role": role, "content": text} for role, text in zip(("user", "assistant") * 9, contents, strict=False)
+    ]
+    (folder / f"{session_id}.json").write_text(json.dumps({"session_id": session_id, "messages": messages}))
+
+
+def test_messages_without_ids_that_say_the_same_are_not_one(tmp_path: Path) -> None:
+    reference_file(tmp_path, "x", *("go on", "ok") * 3)
+    reference_file(tmp_path, "y", *("go on", "ok") * 2)
+    with closing(HierarchicalSessionStore(tmp_path)) as store:
+        say(store, "c", "start")
+        assert len(merge(store, "c", "x").message_ids) == 6
+        assert len(merge(store, "c", "y").message_ids) == 4
+        assert shown(store, "c") == ["start", "START", *("go on", "ok") * 5]
+        assert merge(store, "c", "x").message_ids == merge(store, "c", "y").message_ids == []
+        assert merge(store, "x", "c").message_ids
+        assert shown(store, "x")[6:] == ["start", "START", *("go on", "ok") * 2]
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Iterator[HierarchicalSessionStore]:
+    """Sessions "a" and its fork "b" with a turn of its own; message 1 of 6, which both have, cannot be read."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    with closing(HierarchicalSessionStore(url=url)) as opened:
+        say(opened, "a", "one", "two", "three")
+        opened.fork_session("a", new_session_id="b")
+        say(opened, "b", "four")
+    with closing(sqlite3.connect(tmp_path / "s.db")) as database, database:
+        database.execute("UPDATE message SET body = '{oops' WHERE number = 1")
+    with closing(HierarchicalSessionStore(url=url)) as opened, warnings.catch_warnings():
+        warnings.simplefilter("ignore", SessionDamage)
+        yield opened
+
+
+def test_a_diff_counts_what_cannot_be_read(damaged: HierarchicalSessionStore) -> None:
+    found = diff(damaged, "a", "b")
+    assert texts(found.common) == ["one", "two", "TWO", "three", "THREE"]
+    assert (found.a.first_index, found.a.indices) == (6, [])
+    assert (found.b.first_index, found.b.indices) == (6, [6, 7])
+    assert [message["index"] for message in found.to_dict()["b"]["messages"]] == [6, 7]
+    damaged.create_snapshot("b", "safe")
+    damaged.revert("b", f"message:{found.b.indices[0]}")
+    assert shown(damaged, "b")[-1] == "four"
+    assert diff(damaged, "b", "b", at_b="safe").b.indices == [7]
+
+
+def test_a_session_with_a_message_that_cannot_be_read_is_merged_into(damaged: HierarchicalSessionStore) -> None:
+    merge(damaged, "a", "b")
+    assert shown(damaged, "a") == ["one", "two", "TWO", "three", "THREE", "four", "FOUR"]
+
+
+def test_a_session_that_shows_something_else_by_now_is_looked_at_again(store: HierarchicalSessionStore) -> None:
+    branches(store)
+    asked: list[list[Any]] = []
+
+    def summarise(part: list[Message]) -> str:
+        if not asked:
+            store.revert("a", "message:1")
+            store.append("a", [Message("user", "yours"), Message("assistant", "YOURS")])  # as long as before
+        asked.append(texts(part))
+        return "in short"
+
+    with pytest.raises(MergeRefused, match="has no turn"):
+        merge(store, "a", "b", summary=summarise)
+    assert shown(store, "a") == ["one", "ONE", "yours", "YOURS"]
 
 
 # --- summaries ---

@@ -154,14 +154,14 @@ def _texts(side: Side) -> Iterator[str]:
     if side.earlier:
         yield f"({side.earlier} older messages that the other has no more)"
     yield from (
-        f"{index} {message_text(message.to_chat())}" for index, message in enumerate(side.messages, side.first_index)
+        f"{index} {message_text(message.to_chat())}" for index, message in zip(side.indices, side.messages, strict=True)
     )
 
 
 def _rows(side: Side) -> list[list[str]]:
     return [
         [_name(side), str(index), message.role, message_text(message.to_chat()).partition("] ")[2]]
-        for index, message in enumerate(side.messages, side.first_index)
+        for index, message in zip(side.indices, side.messages, strict=True)
     ]
 
 

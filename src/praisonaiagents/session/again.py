@@ -26,6 +26,7 @@ from praisonaiagents.errors import ConfigError
 from praisonaiagents.model.message import Content, Message
 from praisonaiagents.session.hierarchy import HierarchicalSessionStore, title_of
 from praisonaiagents.session.labels import ARCHIVED, PINNED
+from praisonaiagents.session.numbered import numbered
 from praisonaiagents.session.owned import owned
 
 Ask = Callable[[str, Content], str]
@@ -129,12 +130,14 @@ def _fork_before(
     store: HierarchicalSessionStore, session_id: str, index: int, title: str | None, user_id: str | None
 ) -> str:
     """A fork of all that was said before a user's message. Raises `ConfigError` for another message, `SessionNotFound`."""
-    messages = _messages(store, session_id, user_id)
+    record = owned(store, session_id, user_id)
+    found = store.engine.read(record.key, None, record.length)
+    messages = found.messages
     if type(index) is not int or not 0 <= index < len(messages) or messages[index].role != "user":
         raise ConfigError(_which(session_id, messages, index))
-    if index > 0:
-        return store.fork_session(session_id, index - 1, title, user_id=user_id)
-    record = owned(store, session_id, user_id)
+    number, _ = numbered(store.engine, record.key, found, record.length)[index]
+    if number > found.first:
+        return store.fork_session(session_id, number - found.first - 1, title, user_id=user_id)
     fork = store.create_session(
         title=title or f"Fork of {title_of(record) or session_id}",
         parent_id=session_id,

@@ -7,23 +7,27 @@ Two messages are the same if they say the same, whatever their ids: a fork share
 words. What a reader would get wrong: merging does not weave two histories into one. What only the source has comes after all
 that is there, as copies, each with a mark of where it comes from; and only whole turns come, because an answer without its
 question, or a tool's result without its call, is something no model takes. So a turn that both began, and that went on in
-two ways, comes with its question.
+two ways, comes with its question. A message is known again by its id; one without, as in files of PraisonAI, by its place, so
+that it is another one in each session.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from praisonaiagents.errors import MergeRefused
+from praisonaiagents.errors import Conflict, MergeRefused
 from praisonaiagents.model.message import Message, encode
+from praisonaiagents.model.record import Key, Pin, Record
 from praisonaiagents.session.data import iso
 from praisonaiagents.session.hierarchy import HierarchicalSessionStore
+from praisonaiagents.session.numbered import numbered
 from praisonaiagents.session.owned import owned
 from praisonaiagents.session.retry import retry_on_conflict
+from praisonaiagents.storage.engine import Engine
 
 MERGED = "merged_from"
 """In the metadata of a copy: `{"session_id", "message_id", "time"}` of its source; of a summary, of the last message that it
@@ -36,7 +40,8 @@ class Side(msgspec.Struct, frozen=True):
     """What only one of two histories has: messages from `first_index` on.
 
     at: the point of the session that was looked at; None for what it shows now.
-    earlier: how many older messages it still shows that the other has let go of.
+    earlier: how many older messages it still shows that the other has let go of. indices: of each message; what cannot be read
+    is counted, so that `message:N` names the same one.
     """
 
     session_id: str
@@ -44,6 +49,7 @@ class Side(msgspec.Struct, frozen=True):
     first_index: int
     messages: list[Message]
     earlier: int = 0
+    indices: list[int] = []
 
     def to_dict(self) -> dict[str, Any]:
         """The side as a JSON object; each message with its index, id and time."""
@@ -52,7 +58,7 @@ class Side(msgspec.Struct, frozen=True):
             | message.to_chat()
             | ({"model": message.model} if message.model else {})
             | ({MERGED: message.metadata[MERGED]} if MERGED in message.metadata else {})
-            for index, message in enumerate(self.messages, self.first_index)
+            for index, message in zip(self.indices, self.messages, strict=True)
         ]
         fields = {"session_id": self.session_id, "at": self.at, "first_index": self.first_index}
         return fields | {"earlier": self.earlier, "messages": shown}
@@ -98,14 +104,13 @@ def diff(
     at_a, at_b: a snapshot, an earlier head or a message, as in `HierarchicalSessionStore.revert`; None for what is shown now.
     Raises `SessionNotFound`, `PointNotFound`.
     """
-    left = messages_at(store, a, at_a, user_id=user_id)
-    right = messages_at(store, b, at_b, user_id=user_id)
-    left_skipped, right_skipped, shared = _shared(left, right)
-    left_first, right_first = left_skipped + shared, right_skipped + shared
+    left = _history_at(store, a, at_a, user_id)
+    right = _history_at(store, b, at_b, user_id)
+    left_skipped, right_skipped, shared = _shared(left.messages, right.messages)
     return Diff(
-        left[left_skipped:left_first],
-        Side(a, at_a, left_first, left[left_first:], left_skipped),
-        Side(b, at_b, right_first, right[right_first:], right_skipped),
+        left.messages[left_skipped : left_skipped + shared],
+        _side(a, at_a, left, left_skipped, shared),
+        _side(b, at_b, right, right_skipped, shared),
     )
 
 
@@ -113,10 +118,7 @@ def messages_at(
     store: HierarchicalSessionStore, session_id: str, at: str | None = None, *, user_id: str | None = None
 ) -> list[Message]:
     """What a session showed at a point, oldest first. Raises `SessionNotFound`, `PointNotFound`."""
-    record = owned(store, session_id, user_id)
-    if at is None:
-        return store.engine.read(record.key).messages
-    return store.engine.read(record.key, at=store.point_of(record, at)).messages
+    return _history_at(store, session_id, at, user_id).messages
 
 
 def merge(
@@ -139,8 +141,7 @@ def merge(
     """
     if into == source and at is None:
         raise MergeRefused(f"session {into!r} cannot be merged into itself; an earlier point of it can")
-    offered = messages_at(store, source, at, user_id=user_id)
-    target = owned(store, into, user_id).key
+    offered = _history_at(store, source, at, user_id)
     made: dict[tuple[str, ...], Message] = {}
 
     def in_short(part: list[Message], summary: Summary) -> list[Message]:
@@ -150,26 +151,81 @@ def merge(
         return [made[which]]
 
     def attempt() -> Merged:
-        first, present = store.engine.read(target, 0)
-        part, goes_on = _to_merge(present, offered, into, source)
+        record = owned(store, into, user_id)
+        present = _history(store.engine, record, archived=True)
+        _check_not_moved(store.engine, record)
+        part, goes_on = _to_merge(present, offered)
         if not part:
             return Merged(into, source, [], is_summary=summary is not None)
         _check_whole(part, source)
         if summary is not None:
-            _check_whole(present, into)
+            _check_whole(present.messages, into)
             new = in_short(part, summary)
         else:
             if not goes_on:
-                _check_whole(present, into)
+                _check_whole(present.messages, into)
                 _check_begins_whole(part, source)
             new = [_copy(message, source) for message in part]
-        store.append(into, new, user_id=user_id, expected_length=first + len(present))
+        _check_not_moved(store.engine, record)
+        store.append(into, new, user_id=user_id, expected_length=record.length)
         return Merged(into, source, [message.id for message in new], is_summary=summary is not None)
 
     return retry_on_conflict(attempt)
 
 
+# What is read
+
+
+class _History(NamedTuple):
+    """Messages of a session with their numbers. In `range` lie also those that cannot be read."""
+
+    key: Key
+    range: range
+    numbers: list[int]
+    messages: list[Message]
+
+    def named(self) -> list[Message]:
+        """The messages, each with an id."""
+        pairs = zip(self.numbers, self.messages, strict=True)
+        return [message if message.id else _named(message, self.key, number) for number, message in pairs]
+
+
+def _history_at(store: HierarchicalSessionStore, session_id: str, at: str | None, user_id: str | None) -> _History:
+    record = owned(store, session_id, user_id)
+    return _history(store.engine, record, at=None if at is None else store.point_of(record, at))
+
+
+def _history(engine: Engine, record: Record, *, at: Pin | None = None, archived: bool = False) -> _History:
+    length = at.length if at else record.length
+    found = engine.read(record.key, 0 if archived else None, length, at=at)
+    pairs = numbered(engine, record.key, found, length, at=at)
+    numbers = [number for number, _ in pairs]
+    return _History(record.key, range(found.first, length), numbers, [message for _, message in pairs])
+
+
+def _named(message: Message, key: Key, number: int) -> Message:
+    """With the id that it has in an export, too."""
+    place = msgspec.json.encode((*key, number))
+    digest = hashlib.blake2b(place + encode(message), digest_size=10).hexdigest()
+    return msgspec.structs.replace(message, id=f"msg-{digest}")
+
+
+def _check_not_moved(engine: Engine, record: Record) -> None:
+    """Raise `Conflict` if the session shows another history by now, which may be as long."""
+    now = engine.get(record.key)
+    if now is None or now.log != record.log:
+        raise Conflict("revision of the session", record.revision, now.revision if now else 0)
+
+
 # What is shared
+
+
+def _side(session_id: str, at: str | None, history: _History, skipped: int, shared: int) -> Side:
+    """What comes after what is shared."""
+    first = skipped + shared
+    indices = [number - history.range.start for number in history.numbers[first:]]
+    first_index = indices[0] if indices else len(history.range)
+    return Side(session_id, at, first_index, history.messages[first:], skipped, indices)
 
 
 def _shared(left: Sequence[Message], right: Sequence[Message]) -> tuple[int, int, int]:
@@ -210,12 +266,11 @@ def _says_the_same(one: Message, other: Message) -> bool:
 # What is merged
 
 
-def _to_merge(
-    present: Sequence[Message], offered: Sequence[Message], into: str, source: str
-) -> tuple[list[Message], bool]:
+def _to_merge(target: _History, source: _History) -> tuple[list[Message], bool]:
     """The messages of the source that are to be merged, in order, none if all were before; and whether they go on exactly
     where the others end. Raises `MergeRefused`."""
-    skipped, start, shared = _shared(present, offered)
+    skipped, start, shared = _shared(target.messages, source.messages)
+    present, offered = target.named(), source.named()
     start += shared
     goes_on = skipped + shared == len(present)
     if not goes_on and start < len(offered):
@@ -229,7 +284,8 @@ def _to_merge(
     ]
     if not part:
         if not any({_copy_id(message), _summary_id(message)} & ids for message in offered):
-            raise MergeRefused(f"session {source!r} has no turn that {into!r} does not have")
+            ours, theirs = target.key.session_id, source.key.session_id
+            raise MergeRefused(f"session {theirs!r} has no turn that {ours!r} does not have")
         return [], goes_on
     return part, goes_on
 
