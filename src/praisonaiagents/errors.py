@@ -117,8 +117,8 @@ class SessionNotFound(PraisonError, LookupError):
 class SessionExists(PraisonError, ValueError):
     """A session that had to be new is there already. It was left as it is."""
 
-    def __init__(self, session_id: str, user_id: str) -> None:
-        super().__init__(f"session {session_id!r} of user {user_id!r} exists already")
+    def __init__(self, session_id: str, user_id: str, hint: str = "") -> None:
+        super().__init__(f"session {session_id!r} of user {user_id!r} exists already{'; ' if hint else ''}{hint}")
         self.session_id = session_id
         self.user_id = user_id
 

@@ -6,6 +6,9 @@ The files of PraisonAI's are made by hand from what is known of its formats.
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -319,6 +322,73 @@ def test_who_writes_to_an_unfinished_session_loses_nothing() -> None:
         import_bytes(written(lived().engine), engine)
     assert [m.text() for m in engine.read(KEY).messages] == ["mine"]
     assert UNFINISHED in engine.get(KEY).extra
+
+
+CHILD = """
+import os, signal, sys
+from praisonaiagents.session import open_store
+from praisonaiagents.session.transfer import import_file
+with open_store(sys.argv[2]) as store:
+    made, append = 0, store.engine.append
+    def killed(key, messages, **options):
+        global made
+        made += 1
+        if made == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return append(key, messages, **options)
+    store.engine.append = killed
+    import_file(sys.argv[1], store.engine)
+"""
+
+
+@pytest.fixture(params=["jsonl", "json", "session file"])
+def killed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Engine]]:
+    """A file, and an engine where an import of it was killed when some messages were there."""
+    store = lived()
+    path, url = tmp_path / "export.json", f"sqlite:///{tmp_path}/s.db"
+    if request.param == "session file":
+        with open_store(f"file://{tmp_path}/files") as files:
+            import_bytes(written(store.engine), files.engine)
+        path = tmp_path / "files" / "s.json"
+    else:
+        path.write_bytes(b"".join((to_jsonl if request.param == "jsonl" else to_json)(store.engine, KEY)))
+    ended = subprocess.run([sys.executable, "-c", CHILD, str(path), url], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    with open_store(url) as left:
+        record = left.engine.get(KEY)
+        assert record is not None
+        assert UNFINISHED in record.extra
+        assert record.length > 0
+        yield path, left.engine
+
+
+def test_an_import_that_was_killed_is_repeated(killed: tuple[Path, Engine]) -> None:
+    path, engine = killed
+    import_file(path, engine)
+    assert UNFINISHED not in engine.get(KEY).extra
+    import_file(path, other := MemoryEngine())
+    assert written(engine) == written(other)
+    with pytest.raises(SessionExists) as refused:
+        import_file(path, engine)
+    assert "unfinished" not in str(refused.value)
+
+
+def test_an_unfinished_import_that_somebody_went_on_with_is_told(killed: tuple[Path, Engine]) -> None:
+    path, engine = killed
+    engine.append(KEY, [Message("user", "mine")])
+    before = engine.get(KEY)
+    with pytest.raises(SessionExists, match=r"unfinished import .* delete it first"):
+        import_file(path, engine)
+    assert engine.get(KEY) == before
+
+
+def test_a_file_cannot_say_that_its_session_is_unfinished() -> None:
+    for form in (to_json, to_jsonl):
+        document = b"".join(form(lived().engine, KEY)).replace(b'"is_shared"', b'"unfinished_transfer":"x","is_shared"')
+        engine = MemoryEngine()
+        assert b"unfinished_transfer" in document
+        import_bytes(document, engine)
+        assert UNFINISHED not in engine.get(KEY).extra
 
 
 def test_a_session_that_changes_while_it_is_exported_is_refused() -> None:

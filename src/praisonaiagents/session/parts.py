@@ -268,7 +268,7 @@ def _view(engine: Engine, record: Record, pin: Pin, at: Pin | None) -> _View:
             renamed.add(number)  # only in a file that somebody edited
         ids.add(message.id)
         numbers.append(number)
-        digests.append(_digest(_identified(record, number, message, number in renamed)))
+        digests.append(digest(_identified(record, number, message, number in renamed)))
     lost = sorted({*range(pin.start, pin.length)}.difference(numbers)) if len(numbers) < pin.length - pin.start else []
     return _View(pin, at, digests, lost, frozenset(renamed))
 
@@ -311,7 +311,8 @@ def _identified(record: Record, number: int, message: Message, renamed: bool) ->
     return msgspec.structs.replace(message, id=f"msg-{digest}")
 
 
-def _digest(message: Message) -> bytes:
+def digest(message: Message) -> bytes:
+    """What is the same for messages of the same bytes."""
     return hashlib.blake2b(encode(message), digest_size=16).digest()
 
 
@@ -474,7 +475,8 @@ def _dressed(engine: Engine, record: Record, header: Header, mark: dict[str, Any
         patch = {"pins": pins} | ({"head": bases[0]} if several else {})
         record = _changed(engine, record, patch)
     first = record.start
-    extra = _renumbered(header.extra, lambda place: first + place) | mark
+    extra = {name: value for name, value in header.extra.items() if name != UNFINISHED}
+    extra = _renumbered(extra, lambda place: first + place) | mark
     values = {"metadata": header.metadata, "state": header.state, "extra": extra, "start": first + header.start}
     return engine.update(record.key, values, expected_revision=record.revision)
 

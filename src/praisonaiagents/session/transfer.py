@@ -7,8 +7,9 @@ Two forms hold everything, and what is imported and exported again is the same t
 a line, is written and read as a stream; JSON is one object that people can read, with `messages` as they expect it. Besides
 these, `import_file` reads session files of ours and of PraisonAI's, damaged ones too, and what PraisonAI exports.
 
-What a reader would get wrong: an imported session never takes the place of another one, and where the import fails nothing
-is left of it. The time of its last change is the place's own, and is not carried along.
+What a reader would get wrong: an imported session never takes the place of another one, but of one that a killed import left
+unfinished and that nobody went on with; and where the import fails nothing is left of it. The time of its last change is the
+place's own, and is not carried along.
 """
 
 from __future__ import annotations
@@ -21,24 +22,38 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from io import BytesIO
-from itertools import chain, islice
+from itertools import chain, islice, starmap
 from typing import Any, BinaryIO
 
 import msgspec
 
 from praisonaiagents.errors import (
     ConfigTypeError,
+    Conflict,
     NewerFormat,
     NotASessionFile,
     PraisonError,
     SessionDamage,
+    SessionExists,
     SessionNotFound,
 )
 from praisonaiagents.model.ids import DEFAULT_USER, check_session_id, check_user_id, file_stem, id_of_stem
 from praisonaiagents.model.message import Message, decode, encode
 from praisonaiagents.model.record import Key, Record
 from praisonaiagents.session import render
-from praisonaiagents.session.parts import FORMAT, Header, PartHead, Shared, messages, outline, put_together, visible
+from praisonaiagents.session.parts import (
+    FORMAT,
+    UNFINISHED,
+    Header,
+    PartHead,
+    Shared,
+    digest,
+    discard,
+    messages,
+    outline,
+    put_together,
+    visible,
+)
 from praisonaiagents.storage import jsonload
 from praisonaiagents.storage.engine import Engine
 from praisonaiagents.storage.jsonfile import JsonFileEngine
@@ -175,10 +190,12 @@ def import_bytes(data: bytes, engine: Engine, rename: Renamed | None = None) -> 
 def _import(file: BinaryIO, engine: Engine, rename: Renamed, path: str) -> Record:
     header = _jsonl_header(file)
     if header is not None:
-        return put_together(engine, rename(header), _lines(file))
+        begin = file.tell()
+        return _put(engine, rename(header), lambda: _lines(file, begin))
     data = file.read().removeprefix(_BOM)
     if _is_export(data):
-        return put_together(engine, *_document(data, rename))
+        header, lines = _document(data)
+        return _put(engine, rename(header), lambda: starmap(_message, enumerate(lines, 1)))
     return _import_session_file(_as_session_file(data), engine, rename, path)
 
 
@@ -218,21 +235,50 @@ def _is_export(data: bytes) -> bool:
     if FORMAT.encode() not in data:
         return False
     try:
-        return msgspec.json.decode(data, type=_Kind).format == FORMAT
+        return bool(msgspec.json.decode(data, type=_Kind).format == FORMAT)
     except msgspec.ValidationError:
         return False  # no object
     except (ValueError, RecursionError):
         return _SAYS_SO.search(data) is not None
 
 
-def _lines(file: Iterable[bytes]) -> Iterator[Message]:
+def _put(engine: Engine, header: Header, messages: Callable[[], Iterator[Message]]) -> Record:
+    """Make the session. messages: gives them, from the first one on, as often as it is called."""
+    try:
+        return put_together(engine, header, messages())
+    except SessionExists as exc:
+        there = engine.get(header.key)
+        if there is None or UNFINISHED not in there.extra:
+            raise
+        if not _discarded(engine, header.key, set(map(digest, messages()))):
+            hint = "it is an unfinished import that somebody went on with: delete it first"
+            raise SessionExists(header.session_id, header.user_id, hint) from exc
+    return put_together(engine, header, messages())
+
+
+def _discarded(engine: Engine, key: Key, digests: set[bytes]) -> bool:
+    """Delete what an import left unfinished. False if there is anything else in it, or somebody is at it."""
+    try:
+        found = outline(engine, key)
+        if UNFINISHED not in found.record.extra or not digests.issuperset(found.digests):
+            return False
+        discard(engine, found.record)
+    except Conflict:
+        return False
+    except SessionNotFound:
+        pass
+    return True
+
+
+def _lines(file: BinaryIO, begin: int) -> Iterator[Message]:
+    file.seek(begin)
     for number, line in enumerate(file, 1):
         if line.strip():
-            yield _message(line, number)
+            yield _message(number, line)
 
 
-def _document(data: bytes, rename: Renamed) -> tuple[Header, Iterator[Message]]:
-    """What `to_json` wrote."""
+def _document(data: bytes) -> tuple[Header, list[bytes]]:
+    """What `to_json` wrote: the header, and the messages."""
     try:
         header, lists = msgspec.json.decode(data, type=Header), msgspec.json.decode(data, type=_Lists)
     except msgspec.MsgspecError as exc:
@@ -241,10 +287,10 @@ def _document(data: bytes, rename: Renamed) -> tuple[Header, Iterator[Message]]:
     kept = [PartHead(len(part.messages), part.begins) for part in lists.kept]
     header = msgspec.structs.replace(header, start=len(lists.archived_messages), parts=[history, *kept])
     lines = chain(lists.archived_messages, lists.messages, *(part.messages for part in lists.kept))
-    return rename(header), (_message(bytes(line), number) for number, line in enumerate(lines, 1))
+    return header, list(map(bytes, lines))
 
 
-def _message(line: bytes, number: int) -> Message:
+def _message(number: int, line: bytes) -> Message:
     try:
         return decode(line)
     except (ValueError, RecursionError) as exc:
@@ -272,7 +318,7 @@ def _import_session_file(data: bytes, engine: Engine, rename: Renamed, path: str
         with open(os.path.join(place, f"{file_stem(key.session_id)}.json"), "wb") as file:
             file.write(data)
         found = outline(source, key)
-        return put_together(engine, rename(found.header), messages(source, found))
+        return _put(engine, rename(found.header), lambda: messages(source, found))
 
 
 @contextmanager
