@@ -144,7 +144,8 @@ def test_only_the_sessions_of_one_user_are_moved() -> None:
     live(source)
     assert {each.key for each in migrate(source, target, user_id="alice")} == {("alice", "s"), ("alice", "fork")}
     assert {key.user_id for key in keys(target)} == {"alice"}
-    assert {key.user_id for key in plan(source, user_id=DEFAULT).sessions} == {DEFAULT}
+    for meant in (DEFAULT, ""):
+        assert {key.user_id for key in plan(source, user_id=meant).sessions} == {DEFAULT}
 
 
 def test_a_dry_run_only_looks(tmp_path: Path) -> None:

@@ -679,6 +679,12 @@ def test_a_file_says_whose_session_it_is(tmp_path: Path) -> None:
     engine = MemoryEngine()
     assert import_file(put(tmp_path, THEIRS | {"user_id": "alice"}), engine).key == ("alice", "theirs")
     assert import_file(put(tmp_path, THEIRS | {"user_id": "alice"}), engine, renaming(user_id="bob")).key[0] == "bob"
+    assert import_file(put(tmp_path, THEIRS | {"user_id": "alice"}), engine, renaming(user_id="")).key == (
+        "default_user",
+        "theirs",
+    )
+    with pytest.raises(InvalidId):
+        renaming("")
     nameless = {name: value for name, value in THEIRS.items() if name != "session_id"}
     assert import_file(put(tmp_path, nameless, "by its name.json"), engine).session_id == "by its name"
 

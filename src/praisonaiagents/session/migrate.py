@@ -55,11 +55,12 @@ class Plan(NamedTuple):
 
 def plan(source: Engine, *, user_id: str | None = None) -> Plan:
     """What there is to move: of all users, or of one."""
+    user_id = None if user_id is None else check_user_id(user_id)
     keys: dict[Key, None] = {}
     after: str | None = None
     with _damage() as problems:
         while True:
-            page = source.list_sessions(user_id and check_user_id(user_id), after=after, limit=_PAGE)
+            page = source.list_sessions(user_id, after=after, limit=_PAGE)
             keys |= dict.fromkeys(record.key for record in page.records)
             after = page.after
             if after is None:

@@ -156,13 +156,12 @@ Renamed = Callable[[Header], Header]
 
 def renaming(session_id: str | None = None, user_id: str | None = None, *, lineage: bool = True) -> Renamed:
     """A function that gives a session other ids (None: its own); without `lineage` it comes from nowhere."""
-    new_session, new_user = session_id and check_session_id(session_id), user_id and check_user_id(user_id)
+    ids: dict[str, Any] = {} if session_id is None else {"session_id": check_session_id(session_id)}
+    ids |= {} if user_id is None else {"user_id": check_user_id(user_id)}
 
     def rename(header: Header) -> Header:
         extra = {name: value for name, value in header.extra.items() if lineage or name not in _LINEAGE}
-        return msgspec.structs.replace(
-            header, session_id=new_session or header.session_id, user_id=new_user or header.user_id, extra=extra
-        )
+        return msgspec.structs.replace(header, extra=extra, **ids)
 
     return rename
 
