@@ -8,15 +8,18 @@ import os
 import stat
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from praisonaiagents.cli.main import main
-from praisonaiagents.session import HierarchicalSessionStore, get_default_session_store, open_store
+from praisonaiagents.errors import SessionNotFound
+from praisonaiagents.model.record import Key
+from praisonaiagents.session import HierarchicalSessionStore, get_default_session_store, open_store, transfer
 from praisonaiagents.session.parts import outline
+from praisonaiagents.storage.engine import Engine
 
 
 class Done(NamedTuple):
@@ -97,6 +100,38 @@ def test_a_session_is_written_to_a_file_that_only_its_owner_reads(
     for impossible in (tmp_path, tmp_path / "missing" / "x.json"):
         done = cli("session", "export", "s", "-o", str(impossible))
         assert (done.status, str(impossible) in done.err) == (1, True)
+
+
+def test_files_of_others_stay_and_nothing_of_a_failed_export_does(
+    cli: Cli, store: HierarchicalSessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / f"out.json.{os.getpid()}.tmp"
+    theirs.write_text("theirs")
+    (tmp_path / "out.json").write_text("before")
+    assert cli("session", "export", "s", "-o", str(tmp_path / "out.json")).status == 0
+    assert (theirs.read_text(), json.loads((tmp_path / "out.json").read_text())["session_id"]) == ("theirs", "s")
+    monkeypatch.setattr(transfer, "to_json", refusing)
+    (tmp_path / "out.json").write_text("before")
+    assert cli("session", "export", "s", "-o", str(tmp_path / "out.json")).status == 1
+    assert (tmp_path / "out.json").read_text() == "before"
+    assert cli("session", "export", "s", "-o", str(tmp_path / ("long" * 60))).status == 1
+    assert sorted(os.listdir(tmp_path)) == ["out.json", theirs.name, "praisonai"]
+
+
+def refusing(engine: Engine, key: Key) -> Iterator[bytes]:
+    yield b"{"
+    raise SessionNotFound(key.session_id)
+
+
+def test_whose_session_it_became_is_told(cli: Cli, tmp_path: Path) -> None:
+    theirs = {"session_id": "theirs", "user_id": "alice", "messages": [{"role": "user", "content": "a"}]}
+    (tmp_path / "theirs.json").write_text(json.dumps(theirs))
+    file = str(tmp_path / "theirs.json")
+    assert cli("session", "import", file).out == "Imported session: theirs of user alice (1 message)\n"
+    assert cli("session", "import", file, "--user", "").out == "Imported session: theirs (1 message)\n"
+    told = " ".join(cli("session", "import", "--help").out.split())
+    assert "what is printed says whose it became" in told
+    assert "Default: the default user" not in told
 
 
 def test_exporting_what_is_not_there_says_what_is(cli: Cli, store: HierarchicalSessionStore, tmp_path: Path) -> None:

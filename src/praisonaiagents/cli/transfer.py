@@ -62,14 +62,15 @@ def export(session_id: str, form: str | None, output: str | None, user: str | No
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--as", "new_id", metavar="ID", help="The session's new id. Default: the one it has.")
-@user_option
+@click.option("--user", metavar="ID", help="Whose session it becomes. Default: the user that the file names.")
 @db_option
 @json_option
 def import_(files: tuple[str, ...], new_id: str | None, user: str | None) -> None:
     """Make sessions of files: exports (json, jsonl), session files, and those of PraisonAI.
 
     A session that is there already is left alone, and the file is not imported: give it another id with --as.
-    Without --user, each belongs to the user it belonged to.
+    Without --user, each belongs to the user that its file names, which need not be the default user: what is printed says
+    whose it became.
     """
     if new_id is not None and len(files) > 1:
         raise click.UsageError("--as gives one id, so it takes one FILE")
@@ -168,23 +169,29 @@ def _write_out(piece: bytes) -> None:
 @contextmanager
 def _whole_file(path: str) -> Iterator[Any]:
     """A file that only its owner may read, and that is there when all of it is written. A device is written to as it is."""
+    import tempfile
+
     path = os.path.realpath(path)
-    unfinished = f"{path}.{os.getpid()}.tmp"
+    folder, name = os.path.split(path)
+    unfinished = None
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             with open(path, "wb") as device:
                 yield device.write
             return
-        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        descriptor, unfinished = tempfile.mkstemp(".tmp", f"{name[:40]}.", folder)
+        with open(descriptor, "wb") as file:
             yield file.write
         os.replace(unfinished, path)
+        unfinished = None
     except OSError as exc:
         if isinstance(exc, PraisonError):
             raise
         raise StorageError(f"{path}: {exc.strerror or exc}", path) from exc
     finally:
-        with suppress(OSError):
-            os.unlink(unfinished)
+        if unfinished:
+            with suppress(OSError):
+                os.unlink(unfinished)
 
 
 # Importing and moving
