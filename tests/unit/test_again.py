@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_branches import damaged, shown, store  # noqa: F401 - two of them are fixtures
+from test_branches import branches, damaged, shown, store  # noqa: F401 - two of them are fixtures
 
 from praisonaiagents import Agent
 from praisonaiagents.errors import ConfigError, ModelError, SessionNotFound
 from praisonaiagents.model.message import Content, Message
 from praisonaiagents.session import HierarchicalSessionStore
-from praisonaiagents.session.again import Answered, Ask, edit, replay, retry
+from praisonaiagents.session.again import Answered, Ask, edit, replay, retry, said
+from praisonaiagents.session.branches import merge
 from praisonaiagents.testing.llm import Call, Fail, Say, ScriptedLLM, Tool
 
 
@@ -57,6 +58,15 @@ def test_a_message_that_cannot_be_read_shifts_no_fork(damaged: HierarchicalSessi
     done = retry(damaged, "b", lambda fork, content: "better")
     assert shown(damaged, done.fork_id) == ["one", "two", "TWO", "three", "THREE"]
     assert (done.question, done.before) == ("four", "FOUR")
+
+
+def test_a_summary_of_a_merge_is_nothing_that_the_user_said(store: HierarchicalSessionStore) -> None:  # noqa: F811
+    branches(store)
+    merge(store, "a", "b", summary="yours, in short")
+    assert said(store.messages("a")) == [0, 2]
+    assert retry(store, "a", lambda fork, content: "better").question == "mine"
+    with pytest.raises(ConfigError, match="the user's messages are 0, 2"):
+        edit(store, "a", 4, "mine, in short")
 
 
 def test_an_edited_message_is_answered(talk: HierarchicalSessionStore, asking: Callable[..., Ask]) -> None:

@@ -406,7 +406,7 @@ def test_a_summary_stands_for_the_turns(everywhere: HierarchicalSessionStore) ->
     done = merge(everywhere, "a", "b", summary="They said yours.")
     [message] = everywhere.messages("a")[4:]
     assert done.message_ids == [message.id]
-    assert message.role == "system"
+    assert message.role == "user"
     assert message.text() == "Summary of another branch of this conversation, 2 messages:\nThey said yours."
     last = everywhere.messages("b")[-1]
     assert message.metadata[MERGED]["message_id"] == last.id

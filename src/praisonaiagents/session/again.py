@@ -24,6 +24,7 @@ import msgspec
 
 from praisonaiagents.errors import ConfigError
 from praisonaiagents.model.message import Content, Message
+from praisonaiagents.session.branches import is_summary
 from praisonaiagents.session.hierarchy import HierarchicalSessionStore, title_of
 from praisonaiagents.session.labels import ARCHIVED, PINNED
 from praisonaiagents.session.numbered import numbered
@@ -84,7 +85,7 @@ def retry(
     Raises `ConfigError` if the user has said nothing, `SessionNotFound`, and what `ask` raises.
     """
     messages = _messages(store, session_id, user_id)
-    index = next((place for place in reversed(range(len(messages))) if messages[place].role == "user"), None)
+    index = next((place for place in reversed(range(len(messages))) if _asks(messages[place])), None)
     if index is None:
         raise ConfigError(f"in session {session_id!r} the user has said nothing that could be asked again")
     fork = _fork_before(store, session_id, index, title, user_id)
@@ -116,10 +117,15 @@ def replay(
 def said(messages: Sequence[Message]) -> list[int]:
     """Indices of the user's messages, but for those of turns that failed."""
     failed = {message.run_id for message in messages if message.status == "failed" and message.run_id}
-    return [index for index, message in enumerate(messages) if message.role == "user" and message.run_id not in failed]
+    return [index for index, message in enumerate(messages) if _asks(message) and message.run_id not in failed]
 
 
 # Inside
+
+
+def _asks(message: Message) -> bool:
+    """True for what the user said."""
+    return message.role == "user" and not is_summary(message)
 
 
 def _messages(store: HierarchicalSessionStore, session_id: str, user_id: str | None) -> list[Message]:
@@ -133,7 +139,7 @@ def _fork_before(
     record = owned(store, session_id, user_id)
     found = store.engine.read(record.key, None, record.length)
     messages = found.messages
-    if type(index) is not int or not 0 <= index < len(messages) or messages[index].role != "user":
+    if type(index) is not int or not 0 <= index < len(messages) or not _asks(messages[index]):
         raise ConfigError(_which(session_id, messages, index))
     number, _ = numbered(store.engine, record.key, found, record.length)[index]
     if number > found.first:
@@ -151,7 +157,7 @@ def _fork_before(
 
 
 def _which(session_id: str, messages: Sequence[Message], index: int) -> str:
-    own = [str(place) for place, message in enumerate(messages) if message.role == "user"]
+    own = [str(place) for place, message in enumerate(messages) if _asks(message)]
     known = f"the user's messages are {', '.join(own[-10:])}" if own else "the user has said nothing"
     few = known if len(own) <= 10 else known.replace("are", "are ...,")
     return f"message {index!r} of session {session_id!r} is not one of the user's; {few}"

@@ -339,7 +339,14 @@ def _summary(part: list[Message], summary: Summary, source: str) -> Message:
         raise MergeRefused("the summary is empty; nothing was merged")
     heading = f"Summary of another branch of this conversation, {len(part)} messages:"
     origin = _origin(part[-1], source) | {"messages": len(part)}
-    return Message("system", f"{heading}\n{text.strip()}", id=_summary_id(part[-1]), metadata={MERGED: origin})
+    # what others said gains no authority by being summed up, so no system message
+    return Message("user", f"{heading}\n{text.strip()}", id=_summary_id(part[-1]), metadata={MERGED: origin})
+
+
+def is_summary(message: Message) -> bool:
+    """True for a summary that a merge added. Its role is the user's, but the user did not say it."""
+    origin = message.metadata.get(MERGED)
+    return isinstance(origin, dict) and "messages" in origin
 
 
 def _origin(message: Message, source: str) -> dict[str, Any]:
