@@ -90,7 +90,8 @@ def _clear_shared(engine: JsonFileEngine, user_id: str, session_ids: Collection[
     own = {path for path, key in paths if key is not None and user_id == DEFAULT_USER}
     unclear = []
     for leftover, path in _left_in_shared(engine):
-        said, is_beside, is_lock = _said_key(leftover), os.path.lexists(path), leftover.endswith(".lock")
+        is_beside, is_lock = os.path.lexists(path), leftover.endswith(".lock")
+        said = None if is_lock else _said_key(leftover)
         if said is not None:
             if said.user_id == user_id and (is_gone or said.session_id in session_ids):
                 _remove(leftover)
