@@ -553,12 +553,12 @@ BOUNDED = settings(
     max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
 MACHINES: dict[type[Machine], int] = {
-    MemoryMachine: 150,
-    JsonFileMachine: 100,
-    SqliteMachine: 100,
-    PostgresMachine: 60,
-    RedisMachine: 60,
-    RedisClusterMachine: 20,
+    MemoryMachine: 100,
+    JsonFileMachine: 60,
+    SqliteMachine: 60,
+    PostgresMachine: 35,
+    RedisMachine: 40,
+    RedisClusterMachine: 12,
 }
 """How many sequences of calls each is given."""
 

@@ -503,7 +503,7 @@ steps = st.lists(
 
 
 @given(steps)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_no_history_is_torn_or_lost_by_compaction(steps: list[Any]) -> None:
     """Random appends, compactions and archiving; a summary that is whole says which messages it is made from."""
     store = SessionStore(MemoryEngine(), retention="compact")

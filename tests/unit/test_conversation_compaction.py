@@ -103,4 +103,4 @@ class Talking(RuleBasedStateMachine):
 
 
 TestTalking = Talking.TestCase
-TestTalking.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+TestTalking.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)

@@ -64,7 +64,7 @@ def test_a_patch_replaces_its_fields_and_counts(patch: dict[str, Any]) -> None:
 
 
 def test_patchable_is_what_is_not_derived() -> None:
-    assert sorted(PATCHABLE) == ["agent_name", "extra", "head", "metadata", "pins", "start", "state"]
+    assert sorted(PATCHABLE) == ["agent_name", "extra", "head", "keep", "metadata", "pins", "start", "state"]
 
 
 @pytest.mark.parametrize("name", [*sorted(set(Record.__struct_fields__) - PATCHABLE), "unknown", "Metadata", ""])

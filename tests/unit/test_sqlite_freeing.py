@@ -435,7 +435,7 @@ class Machine(RuleBasedStateMachine):
             assert [message.content for message in found.messages] == session.texts[session.first :]
 
 
-BOUNDED = settings(max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
+BOUNDED = settings(max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def test_any_sequence_of_calls_leaves_what_is_held_and_nothing_else() -> None:
