@@ -25,7 +25,8 @@ import msgspec
 from praisonaiagents.errors import ConfigError
 from praisonaiagents.model.message import Content, Message
 from praisonaiagents.session.branches import is_summary
-from praisonaiagents.session.hierarchy import HierarchicalSessionStore, title_of
+from praisonaiagents.session.data import title_of
+from praisonaiagents.session.hierarchy import HierarchicalSessionStore
 from praisonaiagents.session.labels import ARCHIVED, PINNED
 from praisonaiagents.session.numbered import numbered
 from praisonaiagents.session.owned import owned

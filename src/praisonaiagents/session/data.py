@@ -79,7 +79,7 @@ def listing(record: Record) -> dict[str, Any]:
         "id": record.session_id,
         "user_id": record.user_id,
         "agent_name": record.agent_name,
-        "title": metadata.get("title"),
+        "title": title_of(record),
         "agent_id": metadata.get("agent_id") or record.extra.get("agent_id"),
         "source": metadata.get("source"),
         "parent_id": record.extra.get("parent_id"),
@@ -92,6 +92,12 @@ def listing(record: Record) -> dict[str, Any]:
         "total_tokens": metadata.get("total_tokens"),
         "cost": metadata.get("cost"),
     }
+
+
+def title_of(record: Record) -> str | None:
+    """A session's title; that of a file of PraisonAI may stand at its top."""
+    title = record.metadata.get("title") or record.extra.get("title")
+    return title if isinstance(title, str) and title else None
 
 
 def iso(seconds: float) -> str:

@@ -27,7 +27,7 @@ from praisonaiagents.errors import ConfigError, PointNotFound, SessionNotFound
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.record import Key, Pin, Record
 from praisonaiagents.session.checkpoint import CHECKPOINT, checkpoint_of
-from praisonaiagents.session.data import SessionData, iso
+from praisonaiagents.session.data import SessionData, iso, title_of
 from praisonaiagents.session.places import Defaults, borrow, default_place, defaults
 from praisonaiagents.session.retry import retry_on_conflict
 from praisonaiagents.session.snapshots import (
@@ -474,12 +474,6 @@ def get_hierarchical_session_store() -> HierarchicalSessionStore:
 
 
 # Points of a record
-
-
-def title_of(record: Record) -> str | None:
-    """A session's title; that of a file of PraisonAI may stand at its top."""
-    title = record.metadata.get("title") or record.extra.get("title")
-    return title if isinstance(title, str) and title else None
 
 
 def _heads(record: Record) -> dict[str, Pin]:

@@ -43,7 +43,7 @@ from praisonaiagents.model.window import lacks_call, retention_start, window, wi
 from praisonaiagents.paths import get_sessions_dir
 from praisonaiagents.session.checkpoint import CHECKPOINT as CHECKPOINT
 from praisonaiagents.session.checkpoint import checkpoint_of
-from praisonaiagents.session.data import SessionData, iso, listing
+from praisonaiagents.session.data import SessionData, iso, listing, title_of
 from praisonaiagents.session.hits import SessionHit, SessionHits
 from praisonaiagents.session.retry import retry_on_conflict
 from praisonaiagents.session.snapshots import adopted
@@ -372,7 +372,7 @@ class SessionStore:
                     *(key.session_id, key.user_id, number - record.start, message.id, message.role),
                     snippet=snippet(message.text(), terms),
                     when=iso(message.timestamp),
-                    title=record.metadata.get("title"),
+                    title=title_of(record),
                     agent_name=record.agent_name,
                 )
             )

@@ -17,7 +17,7 @@ from typing import Any
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Record
-from praisonaiagents.session.hierarchy import title_of
+from praisonaiagents.session.data import title_of
 from praisonaiagents.session.owned import change_metadata
 from praisonaiagents.session.store import SessionStore
 
