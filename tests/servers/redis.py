@@ -80,7 +80,13 @@ class RedisServer:
     def start(self, *, wait: bool = True) -> None:
         """Start it, for the second time on the same port, and wait until it serves."""
         self.port = self.port or free_port()
-        settings = (("port", str(self.port)), ("bind", "127.0.0.1"), ("unixsocket", str(self.socket)), ("save", ""))
+        settings = (
+            ("port", str(self.port)),
+            ("bind", "127.0.0.1"),
+            ("unixsocket", str(self.socket)),
+            ("save", ""),
+            ("slowlog-log-slower-than", "-1"),  # what is logged would depend on how busy the machine is
+        )
         text = "".join(f'{name} "{value}"\n' for name, value in (*settings, *self._settings))
         (self.folder / "redis.conf").write_text(text)
         with open(self.folder / "log", "ab") as log:

@@ -77,10 +77,11 @@ def forget(engine: RedisEngine, user_id: str, session_ids: Collection[str]) -> F
     problems: dict[str, None] = {}
     said: dict[str, None] = {}
     for server in _servers(engine):
-        _clear_logs(server, engine._names.prefix.encode())
         done = _rewrite(server)
         problems |= dict.fromkeys(done.problems)
         said |= dict.fromkeys(done.left_to_operators)
+    for server in _servers(engine):
+        _clear_logs(server, engine._names.prefix.encode())
     left_to_operators = [
         *said,
         "replicas hold the same keys no longer, but their own files until they write them anew: BGREWRITEAOF and BGSAVE "
@@ -168,6 +169,12 @@ def raw(engine: RedisEngine) -> Iterator[Raw]:
     """All keys with the engine's prefix, the server's logs, and its files where they lie on this machine."""
     place, names = engine._place, engine._names
     yield Raw(f"keys on {place}", "", b"")
+    for server in _servers(engine):  # first of all: on a busy server, looking at the keys is logged too
+        for command in _LOGS:
+            answer = server.ask(*command)
+            if isinstance(answer, list) and answer:
+                log = " ".join(map(str, (command[0], *command[3:])))
+                yield Raw(f"logs of {place}", f"{log}: clear it with {command[0]} RESET", framed([_flat(answer)]))
     for server in _servers(engine):
         for key in _keys(server, names.prefix):
             shown = key.decode(errors="replace")
@@ -178,11 +185,6 @@ def raw(engine: RedisEngine) -> Iterator[Raw]:
                 Raw(f"keys on {place}", f"a {kind} under {_hidden(shown)}", framed(some))
                 for some in _values(server, key, kind)
             )
-        for command in _LOGS:
-            answer = server.ask(*command)
-            if isinstance(answer, list) and answer:
-                log = " ".join(map(str, (command[0], *command[3:])))
-                yield Raw(f"logs of {place}", f"{log}: clear it with {command[0]} RESET", framed([_flat(answer)]))
         for path in (*_dump(server), *_append_files(server)):
             yield from (Raw(f"bytes of {path}", "", piece) for piece in pieces_of_file(path))
 
