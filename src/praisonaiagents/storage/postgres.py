@@ -112,18 +112,21 @@ class PostgresEngine:
 
     def append(self, key: Key, messages: Sequence[Message], *, expected_length: int | None = None) -> Appended:
         given = batch(messages, self._max_message_bytes)
-        new = _New.of(key, messages, given)
+        alone = _alone(key, messages[0], given) if len(messages) == 1 and not given.given else None
         look_up = [_key_of(id_) for id_ in given.given]
         alike: dict[str, str] = {}
 
         def work(connection: Connection) -> list[Any]:
-            nonlocal look_up
-            asked, look_up = look_up, new.ids  # who comes here again may find any of them stored
-            if len(new.ids) == 1 and not asked:
-                values = new.alone(expected_length, full=self._full)
+            nonlocal look_up, alone
+            asked, look_up = (
+                look_up,
+                list(map(_key_of, given.lines)),
+            )  # who comes here again may find any of them stored
+            if alone is not None:
+                values, alone = (*alone, _near(expected_length), self._full), None
                 if answer := self._server.value(connection, _APPEND_ONE, values):
                     return _answer.decode(answer)
-            values = new.parameters(asked, alike, expected_length, full=self._full)
+            values = _New.of(key, messages, given).parameters(asked, alike, expected_length, full=self._full)
             return _answer.decode(self._server.value(connection, _APPEND, values))
 
         while True:
@@ -339,11 +342,6 @@ class _New(NamedTuple):
             [_words(mark, texts[id_]) for id_ in given.lines],
         )
 
-    def alone(self, expected_length: int | None, *, full: bool) -> tuple[Any, ...]:
-        """Of the function `append_one`."""
-        key = (name(self.key.user_id), name(self.key.session_id))
-        return (*key, self.ids[0], self.lines[0], self.words[0], _near(expected_length), full)
-
     def parameters(
         self, look_up: list[str], alike: dict[str, str], expected_length: int | None, *, full: bool
     ) -> tuple[Any, ...]:
@@ -352,6 +350,13 @@ class _New(NamedTuple):
         lists = (self.ids, self.lines, self.words, look_up, seen_as)
         key = (name(self.key.user_id), name(self.key.session_id))
         return (*key, *map(_array, lists), _near(expected_length), full)
+
+
+def _alone(key: Key, message: Message, given: Batch) -> tuple[str, ...]:
+    """Of the function `append_one`, what it is told of a message whose id is new."""
+    ((id_, line),) = given.lines.items()
+    mark = _mark(str.__str__(key.user_id))
+    return name(key.user_id), name(key.session_id), id_, line.decode(), _words(mark, message.text())
 
 
 def _alike(differing: Iterable[str], lines: Mapping[str, bytes]) -> dict[str, str]:
