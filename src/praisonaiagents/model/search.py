@@ -24,7 +24,8 @@ _CJK = (
 _RUN = re.compile(f"(?P<cjk>[{_CJK}]+)|[^\\W_{_CJK}]+")
 _TERM = re.compile(r"(\w+)(\*?)")
 _LONGEST = 64  # characters of a token; longer ones are cut, here and in queries alike
-_ASCII_RUN = re.compile(f"([a-z0-9]{{1,{_LONGEST}}})[a-z0-9]*")
+_BLANKS = "".join(chr(code) if chr(code).isalnum() else " " for code in range(128))  # all of ASCII that is in no token
+_ASCII_RUN = re.compile("[a-z0-9]+")
 _SNIPPET = 160  # characters
 
 
@@ -48,7 +49,10 @@ class Query(NamedTuple):
 def tokens(text: str) -> list[str]:
     """The tokens of a text, in order, repeated where they are repeated. Made of letters and digits only."""
     if text.isascii():  # most texts are, and every append asks
-        return _ASCII_RUN.findall(text.lower())
+        found = text.lower().translate(_BLANKS).split()
+        if len(text) <= _LONGEST or max(map(len, found), default=0) <= _LONGEST:
+            return found
+        return [run[:_LONGEST] for run in found]
     return [token for run, is_cjk in _runs(text) for token in (_pairs(run) if is_cjk else (run[:_LONGEST],))]
 
 

@@ -102,7 +102,7 @@ class Connection:
 
     def is_usable(self) -> bool:
         """False if the server has said something since the last call. To an idle connection, that is goodbye."""
-        return not self.link.closed and not self._said.poll(0)
+        return not self._said.poll(0) and not self.link.closed
 
     def rows(self, query: bytes, parameters: tuple[Any, ...]) -> Rows:
         return self.link.execute(query, parameters, binary=True).fetchall()

@@ -303,11 +303,10 @@ $fn$;
 comment on function {schema}.delete_logs is
     'Deletes logs that nothing shows any more. What began with one of them, for nothing, stands alone then.';
 
--- `where t.change > 0` is always true, and makes the question one of each row: so it is asked again when the row had to be
--- waited for.
+-- pg_sequence_last_value is asked for each row, and so again when the row had to be waited for; a subquery would not be.
 create function {schema}.append_one(
     in_user text, in_session text, in_id text, in_line json, in_words text, in_expected bigint, in_durable boolean
-) returns json language plpgsql set enable_seqscan = off as $fn$
+) returns text language plpgsql set enable_seqscan = off as $fn$
 declare
     s record;
 begin
@@ -316,7 +315,7 @@ begin
     end if;
     update {schema}.session t
         set length = t.length + 1, updated_at = clock_timestamp(),
-            change = case when t.change = (select last_value from {schema}.change where t.change > 0) then t.change else nextval('{literal}.change') end
+            change = case when t.change = pg_sequence_last_value('{literal}.change') then t.change else nextval('{literal}.change') end
         where t.user_id = in_user and t.session_id = in_session and (in_expected is null or in_expected = t.length)
         returning t.log, t.start, t.length into s;
     if not found then
@@ -385,7 +384,7 @@ begin
     if new > 0 then
         update {schema}.session t
             set length = t.length + new, updated_at = clock_timestamp(),
-                change = case when t.change = (select last_value from {schema}.change where t.change > 0) then t.change else nextval('{literal}.change') end
+                change = case when t.change = pg_sequence_last_value('{literal}.change') then t.change else nextval('{literal}.change') end
             where t.user_id = in_user and t.session_id = in_session and (in_expected is null or in_expected = t.length)
             returning t.log, t.start, t.length into s;
         if found then
