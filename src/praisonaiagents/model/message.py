@@ -171,7 +171,7 @@ def decode_all(lines: Sequence[bytes | None]) -> list[Message | None]:
     try:
         found = [_decoder.decode(line or b"") for line in lines]
     except ValueError:
-        pass
+        pass  # one of them is damaged or has keys we do not know: each is looked at alone
     else:
         if not any(message.extra for message in found):
             return list(found)

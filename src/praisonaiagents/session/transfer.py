@@ -265,7 +265,7 @@ def _discarded(engine: Engine, key: Key, digests: set[bytes]) -> bool:
     except Conflict:
         return False
     except SessionNotFound:
-        pass
+        return True  # somebody else discarded it meanwhile
     return True
 
 
