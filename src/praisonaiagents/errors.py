@@ -16,11 +16,13 @@
     ├── MergeRefused           (ValueError)       nothing to merge, or it would tear a tool call from its result
     ├── AmbiguousSession       (LookupError)      several users own this session id, and none was named
     ├── Conflict               (RuntimeError)     somebody else wrote first
+    ├── StateConflict          (RuntimeError)     a value of the state is not the expected one
     ├── StorageError           (OSError)          the place where bytes rest refused
     │   ├── LockTimeout        (TimeoutError)     another process holds the session's lock
     │   ├── StorageFull                           no room left; nothing was stored
     │   ├── NotASessionFile                       something else lies where the session should be
     │   ├── NewerFormat                           written by a newer version of this package
+    │   ├── AdapterFailed                         an adapter of the user's own raised before the model was asked
     │   └── EngineUnreachable  (ConnectionError)  no connection to the server; nothing was stored
     ├── OutcomeUnknown         (ConnectionError)  the connection broke before the answer came
     │   └── NotReplicated                         stored, but on fewer servers than were asked for
@@ -28,6 +30,7 @@
         └── ModelUnreachable   (ConnectionError)  ... because nothing could be reached at its address
 
     SessionDamage              (UserWarning)      part of a stored session could not be read, and was set aside
+    HookFailed                 (UserWarning)      an adapter of the user's own raised after the model had answered
 
 Each is also a child of the built-in error a Python reader would expect, and carries fields besides its text. No message
 text, key or password ever appears in one.
@@ -160,6 +163,15 @@ class Conflict(PraisonError, RuntimeError):
         self.found = found
 
 
+class StateConflict(PraisonError, RuntimeError):
+    """A value of the state was not the one that the caller expected. Nothing was changed. `found` is the value there is."""
+
+    def __init__(self, key: str, found: Any) -> None:
+        super().__init__(f"the value of {key!r} is another than was expected; read again and repeat")
+        self.key = key
+        self.found = found
+
+
 class StorageError(PraisonError, OSError):
     """The place where bytes rest refused. `path` says where, `__cause__` holds the system's own error."""
 
@@ -192,6 +204,18 @@ class NotASessionFile(StorageError):
 
 class NewerFormat(StorageError):
     """The session, or the whole database, was written by a newer version of this package. It was left alone."""
+
+
+class AdapterFailed(StorageError):
+    """A hook of the user's own database adapter raised before the model was asked. The turn did not take place.
+
+    `hook` is the method's name, `adapter` the adapter's class, `__cause__` the adapter's own error.
+    """
+
+    def __init__(self, adapter: str, hook: str, why: str) -> None:
+        super().__init__(f"{hook} of the database adapter {adapter} failed: {why}; the model was not asked")
+        self.adapter = adapter
+        self.hook = hook
 
 
 class EngineUnreachable(StorageError, ConnectionError):
@@ -243,6 +267,24 @@ class SessionDamage(UserWarning):
         self.path = path
         self.set_aside = set_aside
         self.messages = messages
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class HookFailed(UserWarning):
+    """A hook of the user's own database adapter raised when the model had answered already: the answer is not lost.
+
+    `hook` is the method's name, `adapter` the adapter's class, `session_id` whose, `__cause__` the adapter's own error.
+    """
+
+    def __init__(self, adapter: str, hook: str, session_id: str, why: str, during: str) -> None:
+        super().__init__(
+            f"{hook} of the database adapter {adapter} failed in {during} of session {session_id!r}: {why}; the agent goes on"
+        )
+        self.adapter = adapter
+        self.hook = hook
+        self.session_id = session_id
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)

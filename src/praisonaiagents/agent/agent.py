@@ -46,7 +46,8 @@ class Agent:
     llm, model: the same thing: a model's name, a dict with `model` and settings, or a model of the LLM library. See `models`.
     base_url, api_key: of the model's server.
     tools: plain functions with type hints; their docstrings are what the model reads. Async ones too.
-    memory: how it remembers, see `memory.config`. db, session_id, user_id: the same settings, said directly.
+    memory: how it remembers, see `memory.config`. db, session_id, user_id: the same settings, said directly. db may be an
+        adapter of your own, see `session.dbadapter`; it stays the caller's.
     session_store: keep the session in this store, which stays the caller's.
     stream: whether `start` streams unless told otherwise.
 
@@ -67,7 +68,7 @@ class Agent:
         tools: Sequence[Callable[..., Any]] | None = None,
         *,
         memory: Any = None,
-        db: str | None = None,
+        db: Any = None,
         session_id: str | None = None,
         user_id: str | None = None,
         session_store: SessionStore | None = None,
@@ -82,6 +83,7 @@ class Agent:
         self.tools = _check_tools(tools)
         self.stream = stream
         self._task = instructions
+        self._about = {"role": role, "goal": goal}
         self._llm = llm if llm is not None else model
         self._server = {"base_url": base_url, "api_key": api_key}
         config, self._memory_instance = resolve(memory)
@@ -91,6 +93,7 @@ class Agent:
         self._session_id = self._config.session_id or self._generated_session_id()
         if self._session_id is None and (self._config.compact_at or self._config.retention):
             raise ConfigError("compact_at and retention are about a session that is kept: pass session_id= or db= too")
+        self._check_adapter()
         self._conversation: Conversation | None = None
         self._early_history: list[dict[str, Any]] = []
         self._models: PerLoop[Any] | None = None
@@ -205,6 +208,10 @@ class Agent:
 
     def close(self) -> None:
         """Let go of what the agent opened. Calling it twice is harmless, and so is a turn after it: that opens it again."""
+        if self._conversation is not None and self._config.adapter is not None:
+            from praisonaiagents.agent import background
+
+            background.run(self._conversation.close())
         self._memory_instance.close_connections()
         if self._models is not None:
             self._models.close()
@@ -217,6 +224,8 @@ class Agent:
         """`close` on the running event loop."""
         import asyncio
 
+        if self._conversation is not None:
+            await self._conversation.close()
         if self._models is not None:
             await self._models.aclose()
         await asyncio.to_thread(self.close)
@@ -312,6 +321,8 @@ class Agent:
         limit = self._config.history_limit if self._config.history else None
         if self._session_id is None:
             return Conversation(limit=limit or self._config.max_messages)
+        if self._config.adapter is not None:
+            return self._adapted(limit or self._config.max_messages)
         return StoredConversation(
             store := self._store or self._open_store(),
             self._session_id,
@@ -320,6 +331,30 @@ class Agent:
             limit=limit,
             policy=self._policy(store),
         )
+
+    def _adapted(self, limit: int | None) -> Conversation:
+        from praisonaiagents.agent.background import in_background
+        from praisonaiagents.session.adapted import AdaptedConversation
+
+        return AdaptedConversation(
+            self._config.adapter,
+            self._session_id or "",
+            self.user_id,
+            agent_name=self.name or "agent",
+            metadata=self._about,
+            limit=limit,
+            prefers_twins=lambda: not in_background(),
+        )
+
+    def _check_adapter(self) -> None:
+        if self._config.adapter is None:
+            return
+        if self._store is not None:
+            raise ConfigError("db= and session_store= both say where the session is kept: pass one of them")
+        if self._config.compact_at or self._config.retention:
+            raise ConfigError(
+                "compact_at and retention are about a session that we keep, not about one that an adapter keeps"
+            )
 
     def _policy(self, store: SessionStore) -> Policy | None:
         """When the conversation is compacted: because the agent was told to, or because its store was."""
@@ -332,12 +367,15 @@ class Agent:
     def _open_store(self) -> SessionStore:
         config = self._config
         lock_timeout = None if config.lock_timeout == MemoryConfig().lock_timeout else config.lock_timeout
+        bounds: dict[str, Any] = {
+            "max_messages": config.max_messages,
+            "retention": config.retention,
+            "lock_timeout": lock_timeout,
+        }
         url = config.url()
-        if (url, config.max_messages, config.retention, lock_timeout) == (None, None, None, None):
+        if config.place is None and url is None and set(bounds.values()) == {None}:
             return get_default_session_store()
-        self._opened = open_store(
-            url, max_messages=config.max_messages, retention=config.retention, lock_timeout=lock_timeout
-        )
+        self._opened = config.place.open_store(**bounds) if config.place else open_store(url, **bounds)
         return self._opened
 
     def _generated_session_id(self) -> str | None:

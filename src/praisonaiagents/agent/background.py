@@ -40,6 +40,12 @@ def background_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def in_background() -> bool:
+    """True on the background loop: what runs there was called synchronously."""
+    loop = _loops.get(os.getpid())
+    return loop is not None and _on_loop(loop)
+
+
 def _on_loop(loop: asyncio.AbstractEventLoop) -> bool:
     try:
         return asyncio.get_running_loop() is loop

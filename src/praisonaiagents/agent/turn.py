@@ -14,8 +14,8 @@ import asyncio
 import os
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar, cast
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 from pydantic_ai import Agent as Runner
 from pydantic_ai import exceptions as library
@@ -30,10 +30,10 @@ from praisonaiagents.errors import ModelError, ModelUnreachable, PraisonError
 from praisonaiagents.model.message import Content, Message
 from praisonaiagents.session.compaction import Compacted, Work
 from praisonaiagents.session.conversation import Conversation
+from praisonaiagents.session.uncut import in_thread, uncut
 
 Emit = Callable[[str], None]
 Watch = Callable[[str, int, int], object]
-T = TypeVar("T")
 _RETRIES = 2  # of a tool call whose arguments do not fit
 _INTERRUPTIONS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
@@ -56,9 +56,9 @@ async def take_turn(
     convert.check_prompt(prompt)
     runner = Runner(model, instructions=instructions, tools=list(tools), retries=_RETRIES)
     turn = _Turn(conversation, emit)
-    await _in_thread(conversation.refresh)
+    await in_thread(conversation.refresh)
     async with turn.ended_well():
-        await turn.store(Message(role="user", content=prompt, run_id=turn.run_id))
+        await turn.begin(prompt)
         await turn.shorten(model, (settings or {}).get("timeout"))
         history = convert.to_library(conversation.for_model(turn.run_id))
         async with runner.iter(None, message_history=history, model_settings=cast(ModelSettings, settings)) as run:
@@ -86,7 +86,7 @@ async def sum_up(
     for source in work.sources:
         watch("Summing up", len(texts), len(work.sources))
         texts.append(await summarise(model, source, timeout=timeout))
-    return await _in_thread(conversation.compacted, work, texts)
+    return await in_thread(conversation.compacted, work, texts)
 
 
 async def sum_up_old_part(
@@ -96,7 +96,7 @@ async def sum_up_old_part(
 
     Raises `ModelError`, `ConfigError`, and what the storage engine raises.
     """
-    work = await _in_thread(conversation.old_part, keep_last)
+    work = await in_thread(conversation.old_part, keep_last)
     try:
         return await sum_up(conversation, work, model, watch=watch) if work else None
     except PraisonError:
@@ -116,13 +116,22 @@ class _Turn:
         self._conversation = conversation
         self._emit = emit
 
+    async def begin(self, prompt: Content) -> None:
+        message = Message(role="user", content=prompt, run_id=self.run_id)
+        await uncut(self._conversation.begin(message))
+        await self.store(message)
+
     async def store(self, message: Message) -> None:
-        await _in_thread(self._add, message)
+        await uncut(self._store(message))
+
+    async def _store(self, message: Message) -> None:
+        await self._conversation.tell(message)
+        await in_thread(self._add, message)
 
     async def shorten(self, model: Model, timeout: float | None) -> None:
         """Sum up the older part of a conversation that has become too long. If that fails, the turn goes on with all of it."""
         try:
-            work = await _in_thread(self._conversation.too_long)
+            work = await in_thread(self._conversation.too_long)
             if work is not None:
                 await sum_up(self._conversation, work, model, timeout=timeout)
         except Exception as exc:
@@ -156,14 +165,15 @@ class _Turn:
         try:
             yield
         except _INTERRUPTIONS as exc:
-            await self._close("interrupted", exc)
+            await uncut(self._close("interrupted", exc))
             raise
         except PraisonError as exc:
-            await self._close("failed", exc)
+            await uncut(self._close("failed", exc))
             raise
         except Exception as exc:
-            await self._close("failed", exc)
+            await uncut(self._close("failed", exc))
             raise _translated(exc) from exc
+        await uncut(self._conversation.end(None))
 
     def _add(self, message: Message) -> None:
         self._conversation.add(message)
@@ -171,9 +181,12 @@ class _Turn:
         self._begun = True
 
     async def _close(self, status: str, error: BaseException) -> None:
+        if self._begun:
+            await self._mark(status, error)
+        await self._conversation.end(status)
+
+    async def _mark(self, status: str, error: BaseException) -> None:
         """Store the mark. The error's kind is kept, not its text, which may quote a key or a message."""
-        if not self._begun:
-            return
         metadata = {"error": type(error).__name__} if status == "failed" else {}
         code = getattr(error, "status_code", None)
         if isinstance(code, int):
@@ -207,17 +220,3 @@ def _translated(exc: Exception) -> ModelError:
         return ModelError(f"{name} is not known at this address (HTTP 404): check the model's name", status)
     what = f"HTTP {status}" if status else type(exc).__name__
     return ModelError(f"{name} did not answer: {what}; the turn is kept in the session, marked failed", status)
-
-
-async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function that may block returns. It is always waited for, so that what it stores keeps its place."""
-    # a future, not a task: when a loop ends it cancels all its tasks
-    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        while not work.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([work])
-        work.exception()
-        raise

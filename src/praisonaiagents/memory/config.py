@@ -6,7 +6,7 @@
     "chat", "session", "history"    kept in a session whose id comes from the agent's name and the project's folder
     "sqlite", "postgres", "redis"   kept in a new session in that database
     "sqlite:///mine.db"     kept in a new session at that place
-    an object               with `search` and `add`: the agent's memory
+    an object               with `search` and `add`: the agent's memory; with hooks such as `on_user_message`: a database adapter
 
 `resolve` turns each into a `MemoryConfig` and refuses everything else, at once and by name: a misspelt option that is
 silently ignored is a conversation lost.
@@ -60,7 +60,7 @@ class MemoryConfig(msgspec.Struct, frozen=True):
         `PRAISONAI_DB_URL`, else JSON files. Which server or file it is comes from the environment (`registry.default_url`).
     session_id: the session that keeps the conversation; None: it ends with the process.
     user_id: whose session it is. Two users never see each other's, also under the same session id.
-    db: a storage URL, see `storage.registry`; it wins over `backend`.
+    db: a storage URL, see `storage.registry`, or an adapter of your own, see `session.dbadapter`; it wins over `backend`.
     auto_memory: extract what is worth remembering from the conversation. Accepted; nothing is extracted yet.
     history: keep the conversation in a session whose id comes from the agent's name and the project's folder.
     history_limit: with `history`, how many of the last messages the model is sent.
@@ -78,7 +78,7 @@ class MemoryConfig(msgspec.Struct, frozen=True):
     user_id: str | None = None
     session_id: str | None = None
     auto_memory: bool = False
-    db: str | None = None
+    db: Any = None
     history: bool = False
     history_limit: int = 10
     max_messages: int | None = None
@@ -122,10 +122,20 @@ class MemoryConfig(msgspec.Struct, frozen=True):
         Looked up anew each time. Raises `ConfigError` if a variable of the environment makes no sense.
         """
         if self.db is not None or self.backend is None:
-            return self.db
+            return self.db if isinstance(self.db, str) else None
         if self.backend == "file" and not os.environ.get("PRAISONAI_DB_URL"):
             return None  # they are the default place
         return default_url(self.backend)
+
+    @property
+    def place(self) -> Any:
+        """The object of `praisonaiagents.db` that says where sessions are kept, as a URL does; None if `db` is none."""
+        return self.db if getattr(self.db, "is_place", False) is True else None
+
+    @property
+    def adapter(self) -> Any:
+        """The database adapter that is told of the conversation; None if `db` is none."""
+        return None if isinstance(self.db, str) or self.place is not None else self.db
 
     @property
     def in_database(self) -> bool:
@@ -135,7 +145,7 @@ class MemoryConfig(msgspec.Struct, frozen=True):
         return self.db is not None or self.backend in DATABASES
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting but `db`, which may hold a password."""
+        """Every setting but `db`, which may hold a password, or be an object."""
         return {name: getattr(self, name) for name in self.__struct_fields__ if name != "db"}
 
     def __repr__(self) -> str:
@@ -181,8 +191,8 @@ def _resolve(memory: Any) -> tuple[MemoryConfig, Any]:
         return _resolve(memory[0])
     if hasattr(memory, "search") and hasattr(memory, "add"):
         return MemoryConfig(), memory if hasattr(memory, "close_connections") else ForeignMemory(memory)
-    if hasattr(memory, "database_url"):
-        _check_db(memory)
+    if is_adapter(memory):
+        return MemoryConfig(db=memory), NullMemory()
     raise ConfigTypeError(
         f"memory= takes True, False, a name, a URL, a dict, a MemoryConfig or a memory object, not {type(memory).__name__}"
     )
@@ -231,13 +241,21 @@ def _check_count(name: str, count: object, unit: str = "messages") -> None:
 
 
 def _check_db(db: object) -> None:
-    if hasattr(db, "database_url") or hasattr(db, "on_user_message"):
-        raise ConfigError(
-            f"db= takes a storage URL in this version; adapters such as {type(db).__name__} are not served yet"
-        )
+    if is_adapter(db):
+        return
     if not isinstance(db, str):
-        raise ConfigTypeError(f"db= takes a storage URL such as 'sqlite:///sessions.db', not {type(db).__name__}")
+        raise ConfigTypeError(
+            "db= takes a storage URL such as 'sqlite:///sessions.db', or an adapter with hooks such as on_user_message, "
+            f"not {'the class ' + db.__name__ if isinstance(db, type) else type(db).__name__}"
+        )
     check_url(db)
+
+
+def is_adapter(thing: object) -> bool:
+    """True if it is a database adapter: it has one of the hooks that everything an adapter does begins with."""
+    names = ("on_agent_start", "on_user_message", "on_agent_message")
+    hooks = (getattr(thing, each, None) for name in names for each in (name, f"a{name}"))
+    return not isinstance(thing, (str, type)) and any(map(callable, hooks))
 
 
 def _did_you_mean(names: Iterable[str], known: list[str]) -> str:

@@ -2,6 +2,7 @@
 
     Conversation          lives in this process only
     StoredConversation    every message goes to a session first, and what others wrote to it comes in at each turn
+    AdaptedConversation   the user's own adapter keeps it, see `adapted`
 
 `history` is a plain list of dicts that a user may change or replace; such a change holds for this agent only, and what is
 stored stays stored. What a reader would get wrong: history is not read anew each turn. `_seen` is the number of the next
@@ -66,6 +67,18 @@ class Conversation:
     def add(self, message: Message) -> None:
         """Add one message at the end."""
         self.history.append(Entry.of(message))
+
+    async def begin(self, message: Message) -> None:
+        """A turn begins, with this message of the user, which is told next. Raises what keeps the turn from being stored."""
+
+    async def tell(self, message: Message) -> None:
+        """This message will be added. Raises what keeps it from being stored."""
+
+    async def end(self, status: str | None) -> None:
+        """The turn is over. status: None if all went well, "failed" or "interrupted"."""
+
+    async def close(self) -> None:
+        """The agent takes no more turns."""
 
     def for_model(self, run_id: str) -> list[Message]:
         """What a language model is sent in this turn: the last messages up to the turn's own, repaired.
