@@ -19,14 +19,12 @@ import os
 import re
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from praisonaiagents.errors import ConfigError, ConfigTypeError, PraisonError, UnknownEngine
+from praisonaiagents.errors import ConfigError, ConfigTypeError, UnknownEngine
 from praisonaiagents.paths import get_data_dir, get_sessions_dir
 from praisonaiagents.storage.engine import Engine
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+from praisonaiagents.storage.plugins import Kind, open_plugin, plugins
 
 ENTRY_POINTS = "praisonaiagents.engines"
 
@@ -42,6 +40,7 @@ _OPENERS = {
     "redis+cluster": "praisonaiagents.storage.redis:open_url",
     "rediss+cluster": "praisonaiagents.storage.redis:open_url",
 }
+_ENGINES = Kind(ENTRY_POINTS, "engine", Engine)
 _DRIVEN = ("sqlite", "postgresql", "postgres")  # SQLAlchemy writes them with a driver, as in `postgresql+asyncpg://`
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _LOGIN = re.compile(r"[^/\s]+:[^/]*@")  # as in `user:password@host/database`
@@ -54,7 +53,7 @@ _CLOSE = 0.8  # how much an unknown scheme must be like a known one to be taken 
 
 def schemes() -> tuple[str, ...]:
     """The URL schemes that can be opened."""
-    return tuple(sorted({*_OPENERS, *_plugins()}))
+    return tuple(sorted({*_OPENERS, *plugins(_ENGINES)}))
 
 
 def scheme_of(url: str) -> str:
@@ -68,7 +67,7 @@ def scheme_of(url: str) -> str:
 def check_url(url: str) -> str:
     """Return the URL's scheme if an engine serves it. Opens and imports nothing. Raises `UnknownEngine`, `ConfigError`."""
     scheme = scheme_of(url)
-    if scheme not in _OPENERS and scheme not in _plugins():
+    if scheme not in _OPENERS and scheme not in plugins(_ENGINES):
         raise UnknownEngine(scheme, schemes(), _did_you_mean(scheme))
     return scheme
 
@@ -83,7 +82,8 @@ def open_engine(url: str, **options: Any) -> Engine:
     _, is_url, rest = _split(url)
     given = f"{scheme}://{rest}" if is_url else rest
     if scheme not in _OPENERS:
-        return _open_plugin(scheme, given, options)
+        other: Engine = open_plugin(_ENGINES, scheme, given, **options)
+        return other
     module, _, name = _OPENERS[scheme].partition(":")
     engine: Engine = getattr(import_module(module), name)(given, **options)
     return engine
@@ -207,49 +207,3 @@ _DEFAULTS = {
     "redis": _Default(_REDIS_SCHEMES, ("REDIS_URL",), lambda: "redis://localhost:6379"),
 }
 BACKENDS = tuple(_DEFAULTS)
-
-
-# --- engines of other packages ---
-
-
-def _plugins() -> dict[str, list[EntryPoint]]:
-    """The entry points of each scheme that other packages serve."""
-    from importlib.metadata import entry_points
-
-    found: dict[str, list[EntryPoint]] = {}
-    for plugin in entry_points(group=ENTRY_POINTS):
-        found.setdefault(plugin.name.lower(), []).append(plugin)
-    return found
-
-
-def _open_plugin(scheme: str, url: str, options: dict[str, Any]) -> Engine:
-    plugin, *others = _plugins()[scheme]
-    if others:
-        packages = " and ".join(_package(found) for found in (plugin, *others))
-        raise ConfigError(f"{packages} both serve {scheme!r}: uninstall all but one")
-    engine = _loaded(plugin)(url, **options)
-    missing = [name for name in vars(Engine) if not name.startswith("_") and not hasattr(engine, name)]
-    if missing:
-        raise ConfigError(f"{_described(plugin)} made no engine: it lacks {', '.join(missing)}")
-    found: Engine = engine
-    return found
-
-
-def _loaded(plugin: EntryPoint) -> Callable[..., Any]:
-    try:
-        opener: Callable[..., Any] = plugin.load()
-    except PraisonError:
-        raise
-    except Exception as exc:
-        raise ConfigError(f"{_described(plugin)} cannot be loaded: {type(exc).__name__}: {exc}") from exc
-    if not callable(opener):
-        raise ConfigError(f"{_described(plugin)} is no function that opens one")
-    return opener
-
-
-def _described(plugin: EntryPoint) -> str:
-    return f"the engine {plugin.name!r} of {_package(plugin)} ({plugin.value})"
-
-
-def _package(plugin: EntryPoint) -> str:
-    return f"{plugin.dist.name} {plugin.dist.version}" if plugin.dist else "an unnamed package"
