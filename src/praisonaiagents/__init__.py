@@ -14,17 +14,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from praisonaiagents import db as db
     from praisonaiagents.agent.agent import Agent as Agent
     from praisonaiagents.agent.session import Session as Session
+    from praisonaiagents.db import PraisonAIDB as PraisonAIDB
     from praisonaiagents.memory.config import MemoryConfig as MemoryConfig
 
 _HOMES = {
     "Agent": "praisonaiagents.agent.agent",
     "MemoryConfig": "praisonaiagents.memory.config",
+    "PraisonAIDB": "praisonaiagents.db",
     "Session": "praisonaiagents.agent.session",
+    "db": "praisonaiagents.db",
 }
 
-__all__ = ["Agent", "MemoryConfig", "Session"]
+__all__ = ["Agent", "MemoryConfig", "PraisonAIDB", "Session", "db"]
 __version__ = "0.1.0"
 
 

@@ -35,6 +35,7 @@ EXAMPLES: list[tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]] = [
     (errors.MergeRefused, ("text",), {}),
     (errors.AmbiguousSession, ("s", ("u", "v")), {"session_id": "s", "owners": ("u", "v")}),
     (errors.Conflict, ("length", 1, 2), {"expected": 1, "found": 2}),
+    (errors.AdapterFailed, ("A", "on_run_start", "why"), {"adapter": "A", "hook": "on_run_start"}),
     (errors.StorageError, ("text", "/p"), {"path": "/p"}),
     (errors.LockTimeout, ("/p", 1.5, "process 7"), {"path": "/p", "waited_s": 1.5, "holder": "process 7"}),
     (errors.StorageFull, ("text", "/p"), {"path": "/p"}),
@@ -45,6 +46,11 @@ EXAMPLES: list[tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]] = [
     (errors.NotReplicated, (1, 2, ("m1",)), {"replicas": 1, "wanted": 2}),
     (errors.ModelError, ("text", 500), {"status": 500}),
     (errors.ModelUnreachable, ("text",), {"status": None}),
+    (
+        errors.HookFailed,
+        ("A", "on_run_end", "s", "why", "x"),
+        {"adapter": "A", "hook": "on_run_end", "session_id": "s"},
+    ),
     (errors.SessionDamage, ("/p", "/aside", 3, "what"), {"path": "/p", "set_aside": "/aside", "messages": 3}),
 ]
 

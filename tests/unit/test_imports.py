@@ -50,7 +50,7 @@ def test_touching_its_names_loads_no_sdk_driver_or_framework(statement: str) -> 
 
 
 def test_the_public_names_are_the_documented_ones() -> None:
-    assert praisonaiagents.__all__ == ["Agent", "MemoryConfig", "Session"]
+    assert praisonaiagents.__all__ == ["Agent", "MemoryConfig", "PraisonAIDB", "Session", "db"]
     assert session.__all__ == [
         "AsyncSessionStore",
         "DefaultSessionStore",
@@ -69,7 +69,7 @@ def test_the_public_names_are_the_documented_ones() -> None:
 @pytest.mark.parametrize("module", [praisonaiagents, session])
 def test_every_public_name_is_there_and_no_other(module: Any) -> None:
     for name in module.__all__:
-        assert getattr(module, name).__name__ in (name, "Message")
+        assert getattr(module, name).__name__.removeprefix("praisonaiagents.") in (name, "Message")
         assert getattr(module, name) is getattr(module, name)
     assert set(module._HOMES) == set(module.__all__)
     assert set(praisonaiagents.__all__) <= set(dir(praisonaiagents))

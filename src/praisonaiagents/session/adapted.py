@@ -25,6 +25,7 @@ import msgspec
 from praisonaiagents.errors import AdapterFailed, HookFailed, InvalidMessage, PraisonError
 from praisonaiagents.model.message import Message, check
 from praisonaiagents.session.conversation import Conversation, Entry
+from praisonaiagents.session.runs import as_json
 from praisonaiagents.session.uncut import in_thread
 
 _RUN_STATUS = {None: "completed", "failed": "error", "interrupted": "cancelled"}
@@ -314,13 +315,9 @@ def _tool_row(told: _Told) -> _Told | None:
 
 def _tool_turn(told: _Told, new_id: str) -> Iterator[Message]:
     call_id = told.call_id or new_id
-    function = {"name": told.tool_name, "arguments": _json(told.args or {})}
+    function = {"name": told.tool_name, "arguments": as_json(told.args or {})}
     result, status = (told.error, "failed") if told.error else (told.result, None)
     call = {"id": call_id, "type": "function", "function": function}
     yield Message("assistant", None, tool_calls=[call], run_id=told.run_id)
-    content = "" if result is None else _json(result)
+    content = "" if result is None else as_json(result)
     yield Message("tool", content, tool_call_id=call_id, name=told.tool_name, run_id=told.run_id, status=status)
-
-
-def _json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -86,6 +86,8 @@ class DbMessage(msgspec.Struct):
     tool_call_id: str | None = None
     name: str | None = None
     status: str | None = None
+    model: str | None = None
+    usage: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"DbMessage(role={self.role!r}, id={self.id!r}, run_id={self.run_id!r})"

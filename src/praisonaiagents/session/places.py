@@ -52,11 +52,16 @@ def open_store(
 def borrow(url: str, lock_timeout: float | None = None) -> tuple[Engine, Callable[[], object]]:
     """The engine of a place, and what gives it back, to be called once."""
     options = {} if lock_timeout is None or scheme_of(url) not in _LOCKING else {"lock_timeout_s": lock_timeout}
-    if url in _PRIVATE:
+    if is_private(url):
         engine = open_engine(url, **options)
         return engine, engine.close
     place: _Place = (url, os.getcwd(), *sorted(options.items()))
     return _borrow(place, url, options), partial(_give_back, place)
+
+
+def is_private(url: str) -> bool:
+    """True if nobody else can open the same place: it is in the memory of this process."""
+    return url in _PRIVATE
 
 
 def default_place() -> str:
