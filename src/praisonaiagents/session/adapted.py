@@ -97,7 +97,7 @@ class AdaptedConversation(Conversation):
         await self._must("on_run_start", session, run.run_id, input_content=message.text(), metadata=about)
         self._run = run
         whose: dict[str, Any] = {"session_id": session, "run_id": run.run_id, "user_id": self._user_id, **about}
-        await self._may("on_trace_start", run.trace_id, **whose, metadata={})
+        await self._may("on_trace_start", run.trace_id, **whose, metadata={}, during=run)
 
     async def tell(self, message: Message) -> None:
         run = self._run
