@@ -95,7 +95,6 @@ def test_a_remote_session_refuses_local_memory_operations(agent_server: AgentSer
 # ---- Custom Database Adapter ----
 
 
-@later("custom DbAdapter")
 @covers("advanced-topics/custom-database-adapter/python-1")
 def test_the_pages_adapter_takes_the_place_of_the_files(disk: Disk) -> None:
     agent = run_block("advanced-topics/custom-database-adapter/python-1")["agent"]
@@ -104,7 +103,6 @@ def test_the_pages_adapter_takes_the_place_of_the_files(disk: Disk) -> None:
     assert disk.files() == set()
 
 
-@later("custom DbAdapter")
 @covers("advanced-topics/custom-database-adapter/python-1")
 def test_an_adapter_is_asked_and_told_in_the_order_of_a_turn() -> None:
     adapter_class = run_block("advanced-topics/custom-database-adapter/python-1")["MyDbAdapter"]
