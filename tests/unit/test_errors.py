@@ -36,7 +36,7 @@ EXAMPLES: list[tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]] = [
     (errors.AmbiguousSession, ("s", ("u", "v")), {"session_id": "s", "owners": ("u", "v")}),
     (errors.Conflict, ("length", 1, 2), {"expected": 1, "found": 2}),
     (errors.AdapterFailed, ("A", "on_run_start", "why"), {"adapter": "A", "hook": "on_run_start"}),
-    (errors.StateConflict, ("key", 1), {"key": "key", "found": 1}),
+    (errors.StateConflict, ("key", "text"), {"key": "key", "found": "text"}),
     (errors.StorageError, ("text", "/p"), {"path": "/p"}),
     (errors.LockTimeout, ("/p", 1.5, "process 7"), {"path": "/p", "waited_s": 1.5, "holder": "process 7"}),
     (errors.StorageFull, ("text", "/p"), {"path": "/p"}),

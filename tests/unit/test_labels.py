@@ -105,7 +105,6 @@ def test_a_pinned_session_is_found_behind_many_others(
     store: HierarchicalSessionStore,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(labels, "_PAGE", 2)
     monkeypatch.setattr(labels, "_LOOKED_AT", 5)
     sessions(store, "old")
     pin(store, "old")

@@ -89,6 +89,7 @@ class Agent:
         config, self._memory_instance = resolve(memory)
         self._config = with_settings(config, db=db, session_id=session_id, user_id=user_id)
         self._store = session_store
+        self._sees_all = True
         self._opened: SessionStore | None = None
         self._session_id = self._config.session_id or self._generated_session_id()
         if self._session_id is None and (self._config.compact_at or self._config.retention):

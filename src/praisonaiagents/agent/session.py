@@ -1,20 +1,39 @@
-"""A session as an object: agents that work in it, and state that belongs to it.
+"""A session as an object: agents that work in it, state and memory that belong to it.
 
-session = Session(session_id="research-project", user_id="researcher-1")
-agent = session.Agent(name="Research Assistant")
-session.save_state({"project": "ML Research"})
+    with Session("research-project", "researcher-1", db="postgresql://localhost/mydb") as session:
+        agent = session.Agent("Research Assistant", instructions="Help with research tasks")
+        agent.start("Find papers about machine learning")
+        session.save_state({"papers_found": 5})
+
+Making one opens nothing. Every agent made here keeps its conversation in the session, each message when it happens, and sees
+its own part of it, or with `shared=True` all that was said. What a reader would get wrong: there is nothing to save at the
+end. `close` only lets go of what was opened, and a call after it opens it again.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from praisonaiagents.agent.agent import Agent
-from praisonaiagents.errors import ConfigError
+from praisonaiagents.errors import ConfigError, ConfigTypeError
+from praisonaiagents.memory import knowledge
+from praisonaiagents.memory.config import MemoryConfig, memory_of, resolve
+from praisonaiagents.memory.memory import Memory, Recalled, told
+from praisonaiagents.memory.null import NullMemory
 from praisonaiagents.model.ids import check_session_id, check_user_id
-from praisonaiagents.session.places import get_default_session_store
+from praisonaiagents.model.memory import KNOWLEDGE
+from praisonaiagents.session.places import get_default_session_store, open_store
+from praisonaiagents.session.state import ANYTHING, Scope, States
 from praisonaiagents.session.store import SessionStore
+from praisonaiagents.storage.registry import check_url
+
+_MEMORY_TYPES = ("long", "short")
+_LOCK_TIMEOUT_S = MemoryConfig().lock_timeout
 
 
 class Session:
@@ -22,42 +41,217 @@ class Session:
 
     session_id: default: a new one of eight characters. user_id: default "default_user".
     agent_url: not served yet: a session on another machine raises `ConfigError`.
+    memory_config: how its agents remember, as `memory=` of an agent; also where the session's own memories rest.
+    knowledge_config: where its knowledge rests, as `{"backend": ..., "config": ...}`; default: with its memories.
+    session_ttl: seconds after which the session counts as expired (`is_expired`), from now. None: never.
+    db: a storage URL for the conversation and the state, see `storage.registry`; None: the default place.
+
+    Raises `ConfigError` (a ValueError), `ConfigTypeError`, `InvalidId`, `UnknownEngine`.
     """
 
-    def __init__(self, session_id: str | None = None, user_id: str | None = None, agent_url: str | None = None) -> None:
+    def __init__(
+        self,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_url: str | None = None,
+        memory_config: Any = None,
+        knowledge_config: Any = None,
+        timeout: float = 30,
+        session_ttl: float | None = None,
+        *,
+        db: str | None = None,
+    ) -> None:
         if agent_url is not None:
             raise ConfigError("agent_url= is not served yet: sessions live on this machine")
         self.session_id = check_session_id(os.urandom(4).hex() if session_id is None else session_id)
         self.user_id = check_user_id(user_id)
+        self.session_ttl = _checked_ttl(session_ttl)
+        self.timeout = timeout
+        self.memory_config = _config(memory_config, "memory_config")
+        self.knowledge_config = None if knowledge_config is None else _config(knowledge_config, "knowledge_config")
+        if db is not None:
+            check_url(db)
+        self._db = db
+        self._began = time.monotonic()
+        self._opened: SessionStore | None = None
         self._agents: list[Agent] = []
+        self._states = States(lambda: self._store().engine, self.session_id, self.user_id)
+        self._memory: Memory | None = None
+        self._knowledge: Memory | None = None
+        self._closed = False
 
-    def Agent(self, name: str | None = None, **settings: Any) -> Agent:  # noqa: N802 - the documented name
-        """An agent whose conversation is kept in this session, each message when it happens."""
-        settings.pop("memory", None)  # the session is the agent's memory
-        if not any(settings.get(key) for key in ("role", "goal", "backstory", "instructions")):
+    # Agents
+
+    def Agent(  # noqa: N802 - the documented name
+        self,
+        name: str | None = None,
+        role: str | None = None,
+        instructions: str | None = None,
+        tools: Sequence[Any] | None = None,
+        memory: Any = True,
+        knowledge: Any = None,
+        *,
+        shared: bool = False,
+        **settings: Any,
+    ) -> Agent:
+        """An agent whose conversation is kept in this session, each message when it happens.
+
+        memory: True: it is told what the session's memory knows, see `Memory.recall`. False: only its conversation. Else
+            settings as in `Agent(memory=...)`, of which the session, the user and the place are this session's.
+        knowledge: a source, or a list of them, for `add_knowledge`.
+        shared: it sees what everybody said in this session. Otherwise what was said to and by agents of its name and role, so
+            that two agents keep their conversations apart. A second agent of one name and role goes on with the first's.
+        settings: as for `Agent`.
+        """
+        settings.pop("verbose", None)  # an agent is silent unless it is asked
+        if settings.pop("user_id", self.user_id) not in (None, self.user_id):
+            raise ConfigError("an agent of a session belongs to the session's user")
+        for source in _sources(knowledge):
+            self.add_knowledge(source)
+        if not any((role, instructions, settings.get("goal"), settings.get("backstory"))):
             name = name or "Assistant"
-        agent = Agent(name, session_id=self.session_id, user_id=self.user_id, session_store=self._store(), **settings)
+        config, instance = self._resolved(memory)
+        agent = Agent(
+            name,
+            role,
+            instructions=instructions,
+            tools=tools,
+            memory=config,
+            session_id=self.session_id,
+            user_id=self.user_id,
+            session_store=self._store_for(config),
+            **settings,
+        )
+        agent._memory_instance = instance
+        agent._sees_all = shared
         self._agents.append(agent)
+        self._closed = False
         return agent
 
     create_agent = Agent
+    get_agent = Agent
 
-    def save_state(self, state: dict[str, Any]) -> None:
-        """Make `state` the session's state. It is stored, exactly, before the call returns."""
-        self._store().set_state(self.session_id, state, user_id=self.user_id)
+    # State
 
-    def restore_state(self) -> dict[str, Any]:
-        """The state saved last; empty if there is none."""
-        return self._store().get_session(self.session_id, user_id=self.user_id).state
+    def save_state(self, state_data: Mapping[str, Any] | None = None, *, scope: Scope = "session") -> None:
+        """Make this the whole state. It is stored, exactly, before the call returns; of several at once the last wins.
 
-    def get_state(self, key: str, default: Any = None) -> Any:
-        """One value of the state saved last."""
-        return self.restore_state().get(key, default)
+        scope: whose state it is, see `session.state`. Without a state nothing changes: conversations are stored anyway.
+        """
+        if state_data is not None:
+            self._states.replace(state_data, scope)
+
+    def restore_state(self, *, scope: Scope = "session") -> dict[str, Any]:
+        """The whole state, as it is now; empty if there is none."""
+        return self._states.all(scope)
+
+    def get_state(self, key: str, default: Any = None, *, scope: Scope = "session") -> Any:
+        """One value of the state as it is now."""
+        return self._states.all(scope).get(key, default)
+
+    def set_state(self, key: str, value: Any, *, scope: Scope = "session", expected: Any = ANYTHING) -> None:
+        """Set one value, whatever others change meanwhile.
+
+        expected: set it only if this is the value now (None: also if there is none); otherwise raise `StateConflict`.
+        """
+        self._states.set(key, value, scope, expected=expected)
+
+    def increment_state(self, key: str, increment: float = 1, default: float = 0, *, scope: Scope = "session") -> Any:
+        """Add to a number, which is `default` if there is none; return the sum. However many do it, all count."""
+        return self._states.increment(key, increment, default, scope)
+
+    def delete_state(self, key: str, *, scope: Scope = "session") -> bool:
+        """Remove one value. False if there was none."""
+        return self._states.delete(key, scope)
+
+    # Memory and knowledge
+
+    @property
+    def memory(self) -> Memory:
+        """What is remembered of the user, seen from this session. Making it opens nothing."""
+        self._closed = False
+        if self._memory is None:
+            self._memory = memory_of(self.memory_config, self.user_id, self.session_id)
+        return self._memory
+
+    @property
+    def knowledge(self) -> Memory:
+        """Where the session's documents are."""
+        self._closed = False
+        if self.knowledge_config is None:
+            return self.memory
+        if self._knowledge is None:
+            self._knowledge = memory_of(self.knowledge_config, self.user_id, self.session_id)
+        return self._knowledge
+
+    def add_memory(self, text: str, memory_type: str = "long", **metadata: Any) -> None:
+        """Remember a sentence. "long": for all sessions of the user. "short": for this session."""
+        self.memory.add(text, metadata=metadata, session_only=_is_short(memory_type))
+
+    def search_memory(self, query: str, memory_type: str = "long", limit: int = 5) -> list[dict[str, Any]]:
+        """What fits the query, best first: `id`, `text`, `metadata`, `score`, `why` it was found, and the rest of the item."""
+        found = self.memory.search(query, limit=limit, session_only=_is_short(memory_type))
+        return [recalled.to_dict() for recalled in found]
+
+    def clear_memory(self, memory_type: str = "all") -> None:
+        """Remove memories of this user for good: the "long" ones, this session's "short" ones, or "all" of both.
+
+        Other sessions' short ones, and everything of other users, stay.
+        """
+        for short in (False, True) if memory_type == "all" else (_is_short(memory_type),):
+            self.memory.clear(session_only=short)
+
+    def add_knowledge(self, source: str | os.PathLike[str]) -> int:
+        """Add a text, a text file or a folder of them to what this session knows. Returns how many passages it has.
+
+        The same passage counts once, however often it is added. Raises `ConfigError` for what is no text.
+        """
+        return sum(
+            self.knowledge.add_passages(knowledge.passages(text), {"source": name})
+            for name, text in knowledge.read(source)
+        )
+
+    def search_knowledge(self, query: str, limit: int = 5) -> list[dict[str, Any]]:
+        """The passages that fit the query, best first, as `search_memory` tells them; `metadata["source"]` is the document."""
+        found = self.knowledge.search(query, limit=limit, session_only=True, shelf=KNOWLEDGE)
+        return [recalled.to_dict() for recalled in found]
+
+    def get_context(self, query: str, max_items: int = 3) -> str:
+        """Memories and passages that fit the query, at most so many of each, as a text for a model; empty if there are none."""
+        found: list[Recalled] = []
+        for short in (False, True):
+            found += self.memory.search(query, limit=max_items, session_only=short)
+        best = sorted(found, key=lambda recalled: -recalled.score)[:max_items]
+        passages: list[Recalled] = self.knowledge.search(query, limit=max_items, session_only=True, shelf=KNOWLEDGE)
+        return told([*best, *passages])
+
+    # Its life
+
+    def is_expired(self) -> bool:
+        """True if the session was made longer than `session_ttl` ago."""
+        return self.time_to_expiry() == 0.0
+
+    def time_to_expiry(self) -> float | None:
+        """Seconds until it counts as expired, never negative; None if it never does."""
+        if self.session_ttl is None:
+            return None
+        return max(0.0, self.session_ttl - (time.monotonic() - self._began))
 
     def close(self) -> None:
-        """Close the agents that were made here. Calling it twice is harmless."""
+        """Close the agents that were made here, then the memory, which closes its adapter, then the store. Calling it twice is
+        harmless.
+        """
+        if self._closed:
+            return
+        self._closed = True
         for agent in self._agents:
             agent.close()
+        for memory in (self._memory, self._knowledge):
+            if memory is not None:
+                memory.close_connections()
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def __enter__(self) -> Session:
         return self
@@ -68,5 +262,79 @@ class Session:
     def __repr__(self) -> str:
         return f"Session(id={self.session_id!r}, user={self.user_id!r})"
 
+    # Inside
+
     def _store(self) -> SessionStore:
-        return get_default_session_store()
+        config = self.memory_config
+        if (self._db, config.max_messages, config.retention, config.lock_timeout) == (
+            None,
+            None,
+            None,
+            _LOCK_TIMEOUT_S,
+        ):
+            return get_default_session_store()
+        if self._opened is None:
+            self._opened = open_store(
+                self._db,
+                max_messages=config.max_messages,
+                retention=config.retention,
+                lock_timeout=None if config.lock_timeout == _LOCK_TIMEOUT_S else config.lock_timeout,
+            )
+            self._closed = False
+        return self._opened
+
+    def _store_for(self, config: MemoryConfig) -> SessionStore:
+        """The store with the bounds that an agent's own settings name."""
+        if config.lock_timeout not in (_LOCK_TIMEOUT_S, self.memory_config.lock_timeout):
+            raise ConfigError("lock_timeout is a setting of the whole session: pass it in memory_config=")
+        if (config.max_messages, config.retention) == (self.memory_config.max_messages, self.memory_config.retention):
+            return self._store()
+        return SessionStore(self._store().engine, max_messages=config.max_messages, retention=config.retention)
+
+    def _resolved(self, memory: Any) -> tuple[MemoryConfig, Any]:
+        """An agent's settings, and the memory it is told from."""
+        if memory is True:
+            return _of_agent(self.memory_config), self.memory.lent(self.user_id, self.session_id)
+        config, instance = resolve(memory)
+        for name, own in (("session_id", self.session_id), ("user_id", self.user_id), ("db", self._db)):
+            if getattr(config, name) not in (None, own):
+                raise ConfigError(f"{name} of an agent's memory is that of its session")
+        if isinstance(instance, Memory) and not config.has_place_of_its_own:
+            instance = self.memory.lent(self.user_id, self.session_id)
+        elif isinstance(instance, Memory):
+            instance = memory_of(config, self.user_id, self.session_id)
+        return _of_agent(config), instance
+
+
+def _of_agent(config: MemoryConfig) -> MemoryConfig:
+    """Without what the session says already."""
+    return msgspec.structs.replace(config, session_id=None, user_id=None, db=None, backend=None)
+
+
+def _config(given: Any, name: str) -> MemoryConfig:
+    config, instance = resolve(given)
+    if not isinstance(instance, (Memory, NullMemory)):
+        raise ConfigTypeError(f"{name} takes settings, not a memory: pass that to the agents")
+    if config.session_id or config.user_id or config.db:
+        raise ConfigError(f"{name} holds settings of memories; session_id=, user_id= and db= are the session's own")
+    return config
+
+
+def _checked_ttl(seconds: Any) -> float | None:
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float))):
+        raise ConfigTypeError(f"session_ttl is a number of seconds, not {type(seconds).__name__}")
+    if seconds is not None and not seconds >= 0:
+        raise ConfigError(f"session_ttl is a number of seconds from 0, not {seconds}")
+    return seconds
+
+
+def _sources(knowledge: Any) -> list[Any]:
+    if knowledge is None or knowledge is False:
+        return []
+    return list(knowledge) if isinstance(knowledge, (list, tuple)) else [knowledge]
+
+
+def _is_short(memory_type: object) -> bool:
+    if memory_type not in _MEMORY_TYPES:
+        raise ConfigError(f"memory_type is 'long' or 'short', not {memory_type!r}")
+    return memory_type == "short"

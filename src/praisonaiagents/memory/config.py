@@ -1,7 +1,8 @@
 """What `memory=` may be, and what each form means.
 
     None, False             the conversation lives in this process
-    True, "file"            the same, until long-term memory is configured
+    True, "file"            the same, and what the long-term memory knows of the user is told to the model
+    "chroma", "mongodb"     the same, with that memory there; also the name of another package's
     {"session_id": "..."}   the conversation is kept in a session; `MemoryConfig` says the same with names a type checker knows
     "chat", "session", "history"    kept in a session whose id comes from the agent's name and the project's folder
     "sqlite", "postgres", "redis"   kept in a new session in that database
@@ -20,19 +21,21 @@ from __future__ import annotations
 import math
 import os
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from praisonaiagents.errors import ConfigError, ConfigTypeError
+from praisonaiagents.memory.memory import RECALL_TOKENS, Memory
 from praisonaiagents.memory.null import ForeignMemory, NullMemory
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.storage.registry import BACKENDS, check_url, default_url
 
 RETENTIONS = ("keep_all", "truncate", "archive", "compact")
 DATABASES = ("sqlite", "redis", "postgres")
+_SESSIONS_ONLY = ("redis", "postgres")  # backends that keep sessions, and no memories
+_SECRET = ("db", "config", "embedder")
 _BACKEND_NAMES = {
     "none": "in_memory",
     "memory": "in_memory",
@@ -49,19 +52,21 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class AutoMemoryPending(UserWarning):
-    """`auto_memory=True` was accepted, but this version extracts nothing yet."""
-
-
 class MemoryConfig(msgspec.Struct, frozen=True):
     """How an agent remembers.
 
     backend: where sessions are kept: "file", "sqlite", "redis", "postgres" or "in_memory"; None: the default place, that is
         `PRAISONAI_DB_URL`, else JSON files. Which server or file it is comes from the environment (`registry.default_url`).
+        Or where memories rest: "chroma", "mongodb", or another of `memory.registry`; sessions stay in the default place then.
+        With any of them the agent has a long-term memory, which is a SQLite file unless the backend is one of memories.
     session_id: the session that keeps the conversation; None: it ends with the process.
     user_id: whose session it is. Two users never see each other's, also under the same session id.
     db: a storage URL, see `storage.registry`, or an adapter of your own, see `session.dbadapter`; it wins over `backend`.
-    auto_memory: extract what is worth remembering from the conversation. Accepted; nothing is extracted yet.
+    auto_memory: after each turn, keep what is worth remembering of it in the long-term memory.
+    config: settings of the place where memories rest, such as `{"path": "memory.db"}`, see `memory.registry`.
+    embedder: finds memories by meaning too: a function from texts to vectors, or the name of a provider's model, such as
+        "openai:text-embedding-3-small".
+    recall_tokens: how many tokens of memories the model is told in a turn, about; 0: none.
     history: keep the conversation in a session whose id comes from the agent's name and the project's folder.
     history_limit: with `history`, how many of the last messages the model is sent.
     max_messages: how many messages the session keeps; older turns are removed. None: all.
@@ -86,6 +91,9 @@ class MemoryConfig(msgspec.Struct, frozen=True):
     retention: str | None = None
     compact_at: int | None = None
     keep_last: int | None = None
+    config: dict[str, Any] | None = None
+    embedder: Any = None
+    recall_tokens: int = RECALL_TOKENS
 
     def __post_init__(self) -> None:
         if self.backend is not None:
@@ -99,6 +107,11 @@ class MemoryConfig(msgspec.Struct, frozen=True):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigTypeError(f"{name} is True or False, not {getattr(self, name)!r}")
         _check_count("history_limit", self.history_limit)
+        _check_count("recall_tokens", self.recall_tokens, "tokens", least=0)
+        if self.config is not None and not isinstance(self.config, dict):
+            raise ConfigTypeError(f"config is a dict of settings, not {type(self.config).__name__}")
+        if self.embedder is not None and not callable(self.embedder) and not isinstance(self.embedder, str):
+            raise ConfigTypeError(f"embedder is a function or a model's name, not {type(self.embedder).__name__}")
         for name in ("max_messages", "keep_last"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
@@ -144,16 +157,26 @@ class MemoryConfig(msgspec.Struct, frozen=True):
         """
         return self.db is not None or self.backend in DATABASES
 
+    @property
+    def has_memory(self) -> bool:
+        """True if a long-term memory was asked for."""
+        return self.auto_memory or self.has_place_of_its_own
+
+    @property
+    def has_place_of_its_own(self) -> bool:
+        """True if it was said where memories rest or how they are found."""
+        return self.backend is not None or self.config is not None or self.embedder is not None
+
     def to_dict(self) -> dict[str, Any]:
-        """Every setting but `db`, which may hold a password, or be an object."""
-        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "db"}
+        """Every setting but those that may hold a password, or be an object: `db`, `config` and `embedder`."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in _SECRET}
 
     def __repr__(self) -> str:
         return f"MemoryConfig({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """What `repr` shows, and `rich` too, which would show all fields of a struct: every setting, but not the URL."""
-        return [*self.to_dict().items(), ("db", "..." if self.db else None)]
+        """What `repr` shows, and `rich` too, which would show all fields of a struct: every setting, but no secrets."""
+        return [*self.to_dict().items(), *((name, "..." if getattr(self, name) else None) for name in _SECRET)]
 
 
 def resolve(memory: Any) -> tuple[MemoryConfig, Any]:
@@ -161,12 +184,28 @@ def resolve(memory: Any) -> tuple[MemoryConfig, Any]:
 
     Raises `ConfigTypeError` for a type or an option nobody knows, `ConfigError` for a value that makes no sense.
     """
-    config, instance = _resolve(memory)
-    if config.auto_memory:
-        warnings.warn(
-            "auto_memory is accepted, but this version does not extract anything yet", AutoMemoryPending, stacklevel=3
-        )
-    return config, instance
+    if memory is None or memory is False:
+        return MemoryConfig(), NullMemory()
+    if memory is True:
+        return MemoryConfig(), memory_of(MemoryConfig())
+    if isinstance(memory, (list, tuple)) and len(memory) == 1:
+        return resolve(memory[0])
+    if not isinstance(memory, (MemoryConfig, str, dict)) and hasattr(memory, "search") and hasattr(memory, "add"):
+        return MemoryConfig(), memory if hasattr(memory, "close_connections") else ForeignMemory(memory)
+    config = _config(memory)
+    return config, memory_of(config) if config.has_memory else NullMemory()
+
+
+def memory_of(config: MemoryConfig, user_id: str | None = None, session_id: str | None = None) -> Memory:
+    """The long-term memory that a configuration describes, as a user (default: the configuration's) and a session see it."""
+    return Memory(
+        user_id or config.user_id,
+        session_id or config.session_id,
+        backend=config.backend if config.backend and config.backend not in _SESSIONS_ONLY else "sqlite",
+        config=config.config,
+        embedder=config.embedder,
+        recall_tokens=config.recall_tokens,
+    )
 
 
 def with_settings(config: MemoryConfig, **settings: Any) -> MemoryConfig:
@@ -178,21 +217,15 @@ def with_settings(config: MemoryConfig, **settings: Any) -> MemoryConfig:
     return msgspec.structs.replace(config, **given)
 
 
-def _resolve(memory: Any) -> tuple[MemoryConfig, Any]:
-    if memory is None or isinstance(memory, bool):
-        return MemoryConfig(), NullMemory()
+def _config(memory: Any) -> MemoryConfig:
     if isinstance(memory, MemoryConfig):
-        return memory, NullMemory()
+        return memory
     if isinstance(memory, str):
-        return _of_string(memory), NullMemory()
+        return _of_string(memory)
     if isinstance(memory, dict):
-        return _of_dict(memory), NullMemory()
-    if isinstance(memory, (list, tuple)) and len(memory) == 1:
-        return _resolve(memory[0])
-    if hasattr(memory, "search") and hasattr(memory, "add"):
-        return MemoryConfig(), memory if hasattr(memory, "close_connections") else ForeignMemory(memory)
+        return _of_dict(memory)
     if is_adapter(memory):
-        return MemoryConfig(db=memory), NullMemory()
+        return MemoryConfig(db=memory)
     raise ConfigTypeError(
         f"memory= takes True, False, a name, a URL, a dict, a MemoryConfig or a memory object, not {type(memory).__name__}"
     )
@@ -224,20 +257,26 @@ def _check_backend(backend: object) -> str:
         raise ConfigTypeError(f"backend is a name such as 'file', not {type(backend).__name__}")
     name = backend.strip().lower()
     name = _BACKEND_NAMES.get(name, name)
-    if name not in BACKENDS:
-        hint = _did_you_mean([name], [*BACKENDS, *_PRESETS])
+    if name in BACKENDS:
+        return name
+    from praisonaiagents.memory.registry import backends, check_backend
+
+    try:
+        return check_backend(name)
+    except ConfigError:
+        known = tuple(dict.fromkeys([*BACKENDS, *backends()]))
+        hint = _did_you_mean([name], [*known, *_PRESETS])
         shown = repr(backend) if _WORD.fullmatch(name) else "what was given, which may hold a password"
         raise ConfigError(
-            f"no such memory backend: {shown}{hint}; there are: {', '.join(BACKENDS)}, or a storage URL in db="
-        )
-    return name
+            f"no such memory backend: {shown}{hint}; there are: {', '.join(known)}, or a storage URL in db="
+        ) from None
 
 
-def _check_count(name: str, count: object, unit: str = "messages") -> None:
+def _check_count(name: str, count: object, unit: str = "messages", least: int = 1) -> None:
     if isinstance(count, bool) or not isinstance(count, int):
         raise ConfigTypeError(f"{name} is a number of {unit}, not {count!r}")
-    if count < 1:
-        raise ConfigError(f"{name} is a number of {unit} from 1, not {count}")
+    if count < least:
+        raise ConfigError(f"{name} is a number of {unit} from {least}, not {count}")
 
 
 def _check_db(db: object) -> None:

@@ -26,6 +26,15 @@ class Key(NamedTuple):
     session_id: str
 
 
+STATE_SESSION = "praisonai:state"
+APP_USER = "praisonai:app"
+
+
+def is_state(key: Key) -> bool:
+    """True if there is no conversation under this key, but the state of a user, or (of `APP_USER`) of the application."""
+    return key.session_id == STATE_SESSION or key.user_id == APP_USER
+
+
 class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
     """A history that is held on to: messages `start` to `length` (exclusive) of the log `log`.
 

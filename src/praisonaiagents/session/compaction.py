@@ -30,7 +30,7 @@ import msgspec
 
 from praisonaiagents.errors import ConfigError, ModelError, NotReplicated, OutcomeUnknown, SessionNotFound
 from praisonaiagents.model.ids import check_session_id, check_user_id
-from praisonaiagents.model.message import Message
+from praisonaiagents.model.message import Message, about_tokens
 from praisonaiagents.model.record import Key
 from praisonaiagents.model.repair import repair
 from praisonaiagents.model.window import before_open_calls, retention_start, turn_starts
@@ -42,7 +42,6 @@ from praisonaiagents.session.store import SessionStore
 KEEP_LAST = 20
 SOURCE_TOKENS = 24_000
 _FRAME_TOKENS = 4
-_BYTES_PER_TOKEN = 4
 _TOKENS_PER_FILE = 1_000
 _NOTHING = "(Only turns that failed.)"
 
@@ -58,9 +57,8 @@ def estimate_tokens(message: Message) -> int:
     """
     parts = message.content if isinstance(message.content, list) else []
     files = len([part for part in parts if isinstance(part, dict) and part.get("type") != "text"])
-    calls = len(msgspec.json.encode(message.tool_calls)) if message.tool_calls else 0
-    text = len(message.text().encode("utf-8", "surrogatepass"))
-    return _FRAME_TOKENS + _TOKENS_PER_FILE * files + (text + calls) // _BYTES_PER_TOKEN
+    calls = msgspec.json.encode(message.tool_calls).decode() if message.tool_calls else ""
+    return _FRAME_TOKENS + _TOKENS_PER_FILE * files + about_tokens(message.text() + calls)
 
 
 class Policy(msgspec.Struct, frozen=True):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from praisonaiagents.model.message import Message
-from praisonaiagents.model.record import Record
+from praisonaiagents.model.record import Record, is_state
 from praisonaiagents.model.window import window
+from praisonaiagents.storage.engine import Engine, every_record
 
 
 class SessionData(msgspec.Struct, frozen=True):
@@ -69,6 +70,11 @@ class SessionData(msgspec.Struct, frozen=True):
             "state": self.state,
             "messages": [message.to_dict() for message in self.messages],
         }
+
+
+def conversations(engine: Engine, user_id: str | None, *, page: int = 200) -> Iterator[Record]:
+    """The records of a user's sessions (None: of everybody's), the one changed last first, read in pages of so many."""
+    return (record for record in every_record(engine, user_id, page=page) if not is_state(record.key))
 
 
 def listing(record: Record) -> dict[str, Any]:

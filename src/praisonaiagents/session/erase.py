@@ -19,10 +19,10 @@ from praisonaiagents.errors import SessionNotFound, StorageError
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.message import encode
 from praisonaiagents.model.record import Key, Record
-from praisonaiagents.session.proof import Proof, Samples, proof, records, views
+from praisonaiagents.session.proof import Proof, Samples, proof, views
 from praisonaiagents.session.retry import retry_on_conflict
 from praisonaiagents.session.store import SessionStore
-from praisonaiagents.storage.engine import Engine
+from praisonaiagents.storage.engine import Engine, every_record
 from praisonaiagents.storage.powers import Forgets, Forgotten, counted
 
 Watch = Callable[[str, int, int], object]
@@ -71,7 +71,7 @@ def purge(
     else:
         erasing.samples.of_user(user)
         for _ in range(_ROUNDS):  # somebody may make new ones meanwhile
-            erasing.delete([record.session_id for record in records(store.engine, user)])
+            erasing.delete([record.session_id for record in every_record(store.engine, user)])
     return erasing.end()
 
 
@@ -136,7 +136,7 @@ class _Erasing:
 
     def _there_again(self) -> list[str]:
         """Sessions that somebody wrote to while they were erased."""
-        count = sum(self._is_to_go(record.key) for record in records(self._engine, self._user_id))
+        count = sum(self._is_to_go(record.key) for record in every_record(self._engine, self._user_id))
         return [f"{counted(count, 'session')} there again: stop what writes to it, and purge again"] if count else []
 
 
@@ -152,7 +152,7 @@ _NAMED = (
 
 def _detach(engine: Engine, user_id: str, gone: set[str]) -> None:
     """Take the ids of erased sessions out of those they came from, and those that came from them."""
-    for found in records(engine, user_id):
+    for found in every_record(engine, user_id):
         if _without(found.extra, gone) != found.extra:
             retry_on_conflict(lambda key=found.key: _detach_one(engine, key, gone))  # type: ignore[misc]
 

@@ -10,18 +10,16 @@ with the pins of a record, which hold on to histories, nor with messages that re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from praisonaiagents.errors import ConfigError
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.record import Record
-from praisonaiagents.session.data import listing
+from praisonaiagents.session.data import conversations, listing
 from praisonaiagents.session.owned import change_metadata
 from praisonaiagents.session.store import SessionStore
 
 TAGS, PINNED, ARCHIVED = "tags", "pinned", "archived"
-_PAGE = 200
 _LOOKED_AT = 200  # sessions among which pinned ones are looked for, the one changed last first
 _LONGEST_TAG = 60
 
@@ -81,7 +79,7 @@ def listed(
     wanted = None if tag is None else _checked(tag)
     pinned: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
-    records = _records(store, None if all_users else check_user_id(user_id))
+    records = conversations(store.engine, None if all_users else check_user_id(user_id))
     for looked_at, record in enumerate(records):
         full = limit is not None and len(others) >= limit
         if full and (len(pinned) >= (limit or 0) or looked_at >= _LOOKED_AT):
@@ -97,16 +95,6 @@ def tags_of(record: Record) -> list[str]:
 
 
 # Inside
-
-
-def _records(store: SessionStore, user_id: str | None) -> Iterator[Record]:
-    after: str | None = None
-    while True:
-        page = store.engine.list_sessions(user_id, after=after, limit=_PAGE)
-        yield from page.records
-        after = page.after
-        if after is None:
-            return
 
 
 def _row(record: Record) -> dict[str, Any]:

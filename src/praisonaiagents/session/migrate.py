@@ -21,10 +21,9 @@ from praisonaiagents.errors import Conflict, EngineUnreachable, PraisonError, Se
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.record import Key
 from praisonaiagents.session.parts import UNFINISHED, Outline, base_of, discard, finish, messages, outline, put_together
-from praisonaiagents.storage.engine import Engine
+from praisonaiagents.storage.engine import Engine, every_record
 
 MOVED, THERE, DIFFERS, FAILED, WOULD_MOVE = "moved", "there", "differs", "failed", "would move"
-_PAGE = 200
 _REMEMBERED = 200_000  # messages, of which a hash is kept each
 
 
@@ -56,15 +55,8 @@ class Plan(NamedTuple):
 def plan(source: Engine, *, user_id: str | None = None) -> Plan:
     """What there is to move: of all users, or of one."""
     user_id = None if user_id is None else check_user_id(user_id)
-    keys: dict[Key, None] = {}
-    after: str | None = None
     with _damage() as problems:
-        while True:
-            page = source.list_sessions(user_id, after=after, limit=_PAGE)
-            keys |= dict.fromkeys(record.key for record in page.records)
-            after = page.after
-            if after is None:
-                break
+        keys = dict.fromkeys(record.key for record in every_record(source, user_id))
     return Plan(list(keys)[::-1], tuple(problems))
 
 

@@ -21,7 +21,7 @@ from praisonaiagents.model.ids import file_stem
 from praisonaiagents.model.message import Message, encode
 from praisonaiagents.model.record import Key, Record
 from praisonaiagents.model.search import tokens
-from praisonaiagents.storage.engine import Engine
+from praisonaiagents.storage.engine import Engine, every_record
 from praisonaiagents.storage.powers import Forgets, framed
 
 T = TypeVar("T")
@@ -37,7 +37,6 @@ _ID, _NAME, _USER, _TEXT, _WORD = (
     "text of a message or a session",
     "a word of a message, as search knows it",
 )
-_PAGE = 200
 
 
 class Left(NamedTuple):
@@ -164,7 +163,7 @@ def _live(engine: Engine, is_to_go: Callable[[Key], bool]) -> Iterator[bytes]:
     """What all sessions that may stay hold, as it is stored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for record in records(engine, None):
+        for record in every_record(engine, None):
             key = record.key
             if is_to_go(key):
                 continue
@@ -185,17 +184,6 @@ def views(engine: Engine, record: Record) -> Iterator[Sequence[Message]]:
         except (InvalidMessage, SessionNotFound):
             continue
         yield messages
-
-
-def records(engine: Engine, user_id: str | None) -> Iterator[Record]:
-    """All sessions of a user (None: of all users)."""
-    after: str | None = None
-    while True:
-        page = engine.list_sessions(user_id, after=after, limit=_PAGE)
-        yield from page.records
-        after = page.after
-        if after is None:
-            return
 
 
 def _stem(key: Key) -> bytes:

@@ -27,13 +27,13 @@ from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import Message, encode
 from praisonaiagents.model.record import Key, Pin, Record
 from praisonaiagents.model.window import retention_start
+from praisonaiagents.session.data import conversations
 from praisonaiagents.session.snapshots import adopted, snapshots_of
 from praisonaiagents.session.store import SessionStore
 from praisonaiagents.storage.engine import Engine
 
 DAY = 86_400.0  # seconds
 Watch = Callable[[str, int, int], object]
-_PAGE = 200
 _HEAD, _SNAPSHOT = "head:", "snapshot:"  # how the names of pins begin, see `hierarchy`
 
 
@@ -299,14 +299,8 @@ def _sizes(views: Iterator[_View]) -> dict[tuple[int, str], int]:
 
 
 def _records(engine: Engine, user_id: str | None) -> Iterator[Record]:
-    """All sessions, the one changed last first."""
-    after: str | None = None
-    while True:
-        page = engine.list_sessions(user_id, after=after, limit=_PAGE)
-        yield from (msgspec.structs.replace(record, **adopted(record)) for record in page.records)
-        after = page.after
-        if after is None:
-            return
+    """All sessions, the one changed last first, but for what keeps a user's state."""
+    return (msgspec.structs.replace(record, **adopted(record)) for record in conversations(engine, user_id))
 
 
 # Doing it

@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -31,6 +32,7 @@ from praisonaiagents.errors import (
     ConfigTypeError,
     Conflict,
     EngineUnreachable,
+    InvalidId,
     NotReplicated,
     OutcomeUnknown,
     SessionNotFound,
@@ -38,12 +40,12 @@ from praisonaiagents.errors import (
 )
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message
-from praisonaiagents.model.record import Key, Record
+from praisonaiagents.model.record import APP_USER, STATE_SESSION, Key, Record, is_state
 from praisonaiagents.model.window import lacks_call, retention_start, window, without_strays
 from praisonaiagents.paths import get_sessions_dir
 from praisonaiagents.session.checkpoint import CHECKPOINT as CHECKPOINT
 from praisonaiagents.session.checkpoint import checkpoint_of
-from praisonaiagents.session.data import SessionData, iso, listing, title_of
+from praisonaiagents.session.data import SessionData, conversations, iso, listing, title_of
 from praisonaiagents.session.hits import SessionHit, SessionHits
 from praisonaiagents.session.retry import retry_on_conflict
 from praisonaiagents.session.snapshots import adopted
@@ -53,6 +55,7 @@ from praisonaiagents.storage.jsonfile import JsonFileEngine
 RETENTIONS = ("keep_all", "truncate", "archive", "compact")
 T = TypeVar("T")
 _PAGE = 200
+_MOST_STATES = 2  # records that keep state among those of a user; they are read, but are no sessions
 
 
 class SessionStore:
@@ -493,15 +496,8 @@ class SessionStore:
             retry_on_conflict(change)  # whether it happened or not, the patch says what is to be
 
     def _records(self, limit: int | None, user_id: str | None) -> Iterator[Record]:
-        after: str | None = None
-        left = limit
-        while left is None or left > 0:
-            page = self.engine.list_sessions(user_id, after=after, limit=_PAGE if left is None else min(left, _PAGE))
-            yield from page.records
-            left = None if left is None else left - len(page.records)
-            after = page.after
-            if after is None:
-                return
+        page = _PAGE if limit is None else min(limit + _MOST_STATES, _PAGE)
+        return islice(conversations(self.engine, user_id, page=page), limit)
 
     def _of_agent(self, agent_name: str, limit: int, user_id: str | None) -> list[Record]:
         named = (record for record in self._records(None, check_user_id(user_id)) if record.agent_name == agent_name)
@@ -546,12 +542,17 @@ def check_text(what: str, value: object) -> None:
 def _own_key(session_id: str, user_id: str | None) -> Key:
     if type(session_id) is str and (user_id is None or type(user_id) is str):
         return _checked_key(session_id, user_id)
-    return Key(check_user_id(user_id), check_session_id(session_id))
+    return _check_key(session_id, user_id)
 
 
-@lru_cache(maxsize=1024)  # checking takes as long as storing in memory
-def _checked_key(session_id: str, user_id: str | None) -> Key:
-    return Key(check_user_id(user_id), check_session_id(session_id))
+def _check_key(session_id: str, user_id: str | None) -> Key:
+    key = Key(check_user_id(user_id), check_session_id(session_id))
+    if is_state(key):
+        raise InvalidId(f"no session is called {STATE_SESSION!r} and no user {APP_USER!r}: state is kept there")
+    return key
+
+
+_checked_key = lru_cache(maxsize=1024)(_check_key)  # checking takes as long as storing in memory
 
 
 def _before_replacing(record: Record) -> dict[str, Any]:

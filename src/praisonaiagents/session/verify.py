@@ -22,9 +22,8 @@ from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, Pin, Record
 from praisonaiagents.session.erase import Watch
 from praisonaiagents.session.parts import UNFINISHED
-from praisonaiagents.session.proof import records
 from praisonaiagents.session.store import CHECKPOINT, SessionStore
-from praisonaiagents.storage.engine import Engine
+from praisonaiagents.storage.engine import Engine, every_record
 from praisonaiagents.storage.powers import Audits, Finding, counted
 
 _TRIES = 3
@@ -65,7 +64,7 @@ def verify(
     else:
         looking.over(user, None)
         with _listening(looking.findings, None):
-            looking.at([record.key for record in records(engine, user)])
+            looking.at([record.key for record in every_record(engine, user)])
     return Checked(looking.sessions, looking.messages, list(dict.fromkeys(looking.findings)))
 
 

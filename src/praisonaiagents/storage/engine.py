@@ -32,7 +32,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
@@ -209,6 +209,17 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release what the engine holds. Calling it twice is harmless."""
         ...
+
+
+def every_record(engine: Engine, user_id: str | None, *, page: int = 200) -> Iterator[Record]:
+    """All sessions of a user (None: of all users), the one changed last first, read in pages of so many."""
+    after: str | None = None
+    while True:
+        found = engine.list_sessions(user_id, after=after, limit=page)
+        yield from found.records
+        after = found.after
+        if after is None:
+            return
 
 
 def new_message_id() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Record
-from praisonaiagents.storage.engine import Engine, Found, Hit
+from praisonaiagents.storage.engine import Engine, Found, Hit, every_record
 
 if TYPE_CHECKING:
     from praisonaiagents.model.search import Query
@@ -27,7 +27,7 @@ def scan(engine: Engine, user_id: str | None, query: Query, *, limit: int, budge
     seen: set[tuple[str, str, str, float]] = set()
     if not query or limit < 1:
         return Found(hits)
-    for record in _records(engine, user_id):
+    for record in every_record(engine, user_id, page=_PAGE):
         for number, message in _newest_first(engine, record):
             if budget == 0:
                 return Found(hits, complete=False)
@@ -39,16 +39,6 @@ def scan(engine: Engine, user_id: str | None, query: Query, *, limit: int, budge
                 if len(hits) == limit:
                     return Found(hits)
     return Found(hits)
-
-
-def _records(engine: Engine, user_id: str | None) -> Iterator[Record]:
-    after: str | None = None
-    while True:
-        page = engine.list_sessions(user_id, after=after, limit=_PAGE)
-        yield from page.records
-        after = page.after
-        if after is None:
-            return
 
 
 def _newest_first(engine: Engine, record: Record) -> Iterator[tuple[int, Message]]:
