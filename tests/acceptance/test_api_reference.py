@@ -140,21 +140,6 @@ def test_a_misspelt_backend_is_refused_with_the_names_there_are(disk: Disk) -> N
 
 
 @covers("api-reference/agent-session-parameters/row-auto-memory")
-def test_auto_memory_says_once_that_nothing_is_extracted_yet(disk: Disk) -> None:
-    def talk() -> None:
-        agent = Agent(name="Assistant", memory={"session_id": "mine", "auto_memory": True})
-        agent.start(ALICE)
-        agent.start("Hello again")
-
-    with pytest.warns(UserWarning, match="auto_memory") as said:
-        talk()
-    assert len(said) == 1
-    assert disk.turns("mine")[0] == ("user", ALICE)
-    assert Agent(name="Assistant", memory={"session_id": "mine", "auto_memory": False}).start("Hello")  # no warning
-
-
-@later("auto_memory's extraction")
-@covers("api-reference/agent-session-parameters/row-auto-memory")
 def test_auto_memory_extracts_what_matters_from_a_conversation() -> None:
     agent = Agent(name="Assistant", memory={"session_id": "mine", "auto_memory": True})
     agent.start(ALICE)
@@ -162,7 +147,6 @@ def test_auto_memory_extracts_what_matters_from_a_conversation() -> None:
 
 
 @covers("api-reference/agent-session-parameters/python-1")
-@pytest.mark.filterwarnings("ignore:.*auto_memory:UserWarning")
 def test_the_full_configuration_example(postgres: str, disk: Disk) -> None:
     run_block("api-reference/agent-session-parameters/python-1", postgres=postgres)["agent"].start(ALICE)
     assert disk.sessions() == set()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from .disk import Disk
 from .elsewhere import ask_elsewhere
 from .page import covers, run_block
@@ -13,8 +11,7 @@ MEMORY_CONFIG = "configuration-options/using-memoryconfig-recommended/python-1"
 
 @covers("configuration-options/using-memoryconfig-recommended/python-1")
 def test_memory_config_names_the_session_the_user_and_the_backend(disk: Disk) -> None:
-    with pytest.warns(UserWarning, match="auto_memory"):
-        answer = run_block(MEMORY_CONFIG)["agent"].start("My name is Alice and I love pizza")
+    answer = run_block(MEMORY_CONFIG)["agent"].start("My name is Alice and I love pizza")
     assert disk.sessions() == {"users/user-456/my-session-123.json"}
     assert disk.session("my-session-123", user="user-456")["user_id"] == "user-456"
     assert disk.last("my-session-123", user="user-456") == answer
@@ -22,8 +19,7 @@ def test_memory_config_names_the_session_the_user_and_the_backend(disk: Disk) ->
 
 @covers("configuration-options/using-memoryconfig-recommended/python-1")
 def test_memory_config_resumes_for_its_user_and_no_other() -> None:
-    with pytest.warns(UserWarning, match="auto_memory"):
-        run_block(MEMORY_CONFIG)["agent"].start("My name is Alice and I love pizza")
+    run_block(MEMORY_CONFIG)["agent"].start("My name is Alice and I love pizza")
     same = {"session_id": "my-session-123", "user_id": "user-456"}
     assert "Alice" in ask_elsewhere(same, "What's my name?")
     assert "Alice" not in ask_elsewhere(same | {"user_id": "user-457"}, "What's my name?")

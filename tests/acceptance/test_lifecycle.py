@@ -8,7 +8,7 @@ from praisonaiagents import Agent
 
 from .disk import Disk
 from .elsewhere import ask_elsewhere
-from .page import covers, later, run_block
+from .page import covers, run_block
 
 CLEANUP = "session-lifecycle-cleanup/automatic-cleanup-example/python-1"
 
@@ -42,40 +42,34 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@later("Session.close")
 @covers("session-lifecycle-cleanup/step-user-to-session-close")
 def test_the_user_can_close_a_session_more_than_once(events: list[str]) -> None:
     assert events.count("session closed") == 1
     assert events[-1] == "session closed"
 
 
-@later("Session.close")
 @covers("session-lifecycle-cleanup/step-session-to-memory-close-connections")
 def test_closing_a_session_closes_its_memorys_connections_once(events: list[str]) -> None:
     assert events[0] == "close_connections: called"
     assert events.count("close_connections: called") == 1
 
 
-@later("Session.close")
 @covers("session-lifecycle-cleanup/step-memory-to-adapter-close")
 def test_the_memory_closes_its_adapter_once(events: list[str]) -> None:
     assert events[1] == "close: called"
     assert events.count("close: called") == 1
 
 
-@later("Session.close")
 @covers("session-lifecycle-cleanup/step-adapter-to-memory-cleanup-complete")
 def test_the_memory_waits_for_its_adapter(events: list[str]) -> None:
     assert events.index("close: returned") < events.index("close_connections: returned")
 
 
-@later("Session.close")
 @covers("session-lifecycle-cleanup/step-memory-to-session-cleanup-complete")
 def test_the_session_waits_for_its_memory(events: list[str]) -> None:
     assert events.index("close_connections: returned") < events.index("session closed")
 
 
-@later("Session.close")
 @covers("session-lifecycle-cleanup/step-session-to-user-session-closed")
 def test_a_closed_session_is_stored(events: list[str], disk: Disk) -> None:
     assert events[-1] == "session closed"

@@ -19,7 +19,6 @@ import signal
 import socket
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ from praisonaiagents.errors import (
     StorageError,
     UnknownEngine,
 )
-from praisonaiagents.memory.config import AutoMemoryPending, resolve
+from praisonaiagents.memory.config import resolve
 from praisonaiagents.model.message import Message
 from praisonaiagents.session import DefaultSessionStore
 from praisonaiagents.storage.engine import Appended, Slice
@@ -1041,7 +1040,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "an empty name": ("", ValueError, "no such memory backend"),
     "a misspelt name": ("histroy", ValueError, "did you mean 'history'"),
     "another misspelt name": ("fiel", ValueError, "did you mean 'file'"),
-    "a backend of the reference": ("chroma", ValueError, "there are: file, in_memory, sqlite"),
+    "a backend of the reference": ("mem0", ValueError, "there are: file, in_memory, sqlite"),
     "a misspelt option": ({"sesion_id": "s"}, TypeError, "sesion_id .*did you mean 'session_id'"),
     "two misspelt options": ({"sesion_id": "s", "usr_id": 1}, TypeError, "'session_id' and 'user_id'"),
     "an option of no name": ({5: "s"}, TypeError, "unknown options for memory: 5"),
@@ -1132,13 +1131,6 @@ def test_an_agent_without_a_session_leaves_nothing_behind(wire: Wire, tmp_path: 
             agent.close()
             assert llm.requests[-1].messages == wire.messages(User("1"), Bot("re: 1"), User("2"))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_auto_memory_warns_once_where_the_agent_is_made() -> None:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        Agent("A", llm="gpt-4o", memory={"session_id": "s", "auto_memory": True}, user_id="alice")
-    assert [(warning.category, warning.filename) for warning in caught] == [(AutoMemoryPending, __file__)]
 
 
 def test_nothing_secret_is_shown(make_agent: MakeAgent) -> None:

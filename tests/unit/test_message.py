@@ -50,6 +50,7 @@ messages = st.builds(
     names,
     names,
     names,
+    names,
     objects.map(lambda extra: {key: value for key, value in extra.items() if key not in KNOWN}),
 )
 key_names = st.one_of(st.sampled_from([*KNOWN, "extra"]), text)

@@ -18,9 +18,11 @@ from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from praisonaiagents.agent.embedder import with_embedder
 from praisonaiagents.agent.models import ModelChoice, check_settings, choose_model
 from praisonaiagents.errors import ConfigError, ConfigTypeError
-from praisonaiagents.memory.config import MemoryConfig, resolve, with_settings
+from praisonaiagents.memory.config import MemoryConfig, memory_of, resolve, with_settings
+from praisonaiagents.memory.memory import Memory, is_short, told
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import Content
 from praisonaiagents.session.compaction import KEEP_LAST, Compacted, Policy
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from praisonaiagents.agent.background import PerLoop
+    from praisonaiagents.agent.remembering import TurnMemory
 
 _TURN_POLL_S = 0.005
 _told: set[str] = set()
@@ -95,6 +98,8 @@ class Agent:
         if self._session_id is None and (self._config.compact_at or self._config.retention):
             raise ConfigError("compact_at and retention are about a session that is kept: pass session_id= or db= too")
         self._check_adapter()
+        if isinstance(self._memory_instance, Memory):
+            self._memory_instance = memory_of(with_embedder(self._config), self.user_id, self._session_id)
         self._conversation: Conversation | None = None
         self._early_history: list[dict[str, Any]] = []
         self._models: PerLoop[Any] | None = None
@@ -200,6 +205,21 @@ class Agent:
         """`compact` on the running event loop."""
         return await self._sum_up(keep_last, lambda *_: None)
 
+    def store_memory(self, content: str, memory_type: str = "long", **metadata: Any) -> None:
+        """Put a sentence into the agent's long-term memory: "long" for all sessions of the user, "short" for this one.
+
+        Nothing happens if the agent has no memory. Raises `ConfigError` for another type, `InvalidMessage`, `StorageError`.
+        """
+        short = is_short(memory_type)
+        if isinstance(self._memory_instance, Memory):
+            self._memory_instance.add(content, metadata=metadata, session_only=short)
+
+    def get_memory_context(self, query: str | None = None) -> str:
+        """What a model would be told of the long-term memory with this query, as a text; empty if that is nothing."""
+        if not isinstance(self._memory_instance, Memory):
+            return ""
+        return told(self._memory_instance.recall(query or ""))
+
     def warm_up(self) -> None:
         """Load the LLM library now, in this thread, so that the first turn does not have to."""
         self._chosen().build()
@@ -265,6 +285,7 @@ class Agent:
                 instructions=self.instructions,
                 tools=self._library_tools(),
                 settings={**self._chosen().settings, **checked},
+                memory=self._turn_memory(),
                 emit=emit,
             )
 
@@ -329,9 +350,22 @@ class Agent:
             self._session_id,
             self.user_id,
             agent_name=self.name,
+            part=self._part(),
+            sees_all=self._sees_all,
             limit=limit,
             policy=self._policy(store),
         )
+
+    def _turn_memory(self) -> TurnMemory | None:
+        from praisonaiagents.agent.remembering import TurnMemory
+
+        memory = self._memory_instance
+        return TurnMemory(memory, auto=self._config.auto_memory) if isinstance(memory, Memory) else None
+
+    def _part(self) -> str | None:
+        """What the messages of this agent are marked with."""
+        role = self._about["role"]
+        return f"{self.name}:{role}" if self.name and role else self.name or role
 
     def _adapted(self, limit: int | None) -> Conversation:
         from praisonaiagents.agent.background import in_background

@@ -22,7 +22,8 @@ from pydantic_ai import ModelSettings, RequestUsage, RunContext, ToolDefinition
 from pydantic_ai import messages as library
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 
-from praisonaiagents.agent.recall import Said, reply, vocabulary
+from praisonaiagents.agent.recall import Said, first_person, reply, vocabulary
+from praisonaiagents.memory.memory import HEADING
 
 Call = tuple[str, dict[str, Any]]  # a tool's name and the arguments
 
@@ -131,8 +132,16 @@ def _answer(
     message = history.pop(users[-1]).text if users else ""
     calls = tool_calls(message, tools) if asked else []
     if not calls and (asked or not lines):
-        lines.append(reply(history, message))
+        lines.append(reply([*_remembered(messages), *history], message))
     return [*([library.TextPart("\n".join(lines))] if lines else []), *_with_ids(calls, messages)]
+
+
+def _remembered(messages: Sequence[library.ModelMessage]) -> Iterator[Said]:
+    """What the last instructions tell of the user, as if the user had said it."""
+    texts = [message.instructions or "" for message in messages if isinstance(message, library.ModelRequest)]
+    _, _, known = (texts[-1] if texts else "").partition(HEADING)
+    for line in known.strip().partition("\n\n")[0].splitlines():
+        yield Said("user", first_person(line.removeprefix("- ")))
 
 
 def _said(messages: Sequence[library.ModelMessage]) -> Iterator[Said]:

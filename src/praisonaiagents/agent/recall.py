@@ -67,9 +67,24 @@ def told(history: Sequence[Said]) -> list[str]:
     return [*dict.fromkeys(stated)][-_KEPT:] or ["Nothing was told."]
 
 
+def first_person(sentence: str) -> str:
+    """What is remembered of a user, as the user would say it: "The user lives in Berlin" becomes "I live in Berlin"."""
+    return _rephrase(sentence, _AS_THE_USER)
+
+
 # --- words and sentences ---
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_AS_THE_USER = (
+    (r"\bthe user's\b", "my"),
+    (r"\bthe user is\b", "I am"),
+    (r"\bthe user has\b", "I have"),
+    (r"\bthe user does(n't| not)?\b", r"I do\1"),
+    (r"\bthe user was\b", "I was"),
+    (r"\bthe user (\w+?)(?<=ch|sh|ss)es\b", r"I \1"),
+    (r"\bthe user (\w{2,})(?<!s)s\b", r"I \1"),
+    (r"\bthe user\b", "I"),
+)
 _STOP = vocabulary(
     "a an the this that these those i me my mine we us our you your it its it's i'm is are was were am be been being do does did"
     " done have has had can could will would shall should may might must what what's which who who's whom whose where where's"

@@ -20,10 +20,11 @@ from typing import Any
 import msgspec
 
 from praisonaiagents.agent.agent import Agent
+from praisonaiagents.agent.embedder import with_embedder
 from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.memory import knowledge
 from praisonaiagents.memory.config import MemoryConfig, memory_of, resolve
-from praisonaiagents.memory.memory import Memory, Recalled, told
+from praisonaiagents.memory.memory import Memory, Recalled, is_short, told
 from praisonaiagents.memory.null import NullMemory
 from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.memory import KNOWLEDGE
@@ -32,7 +33,6 @@ from praisonaiagents.session.state import ANYTHING, Scope, States
 from praisonaiagents.session.store import SessionStore
 from praisonaiagents.storage.registry import check_url
 
-_MEMORY_TYPES = ("long", "short")
 _LOCK_TIMEOUT_S = MemoryConfig().lock_timeout
 
 
@@ -171,7 +171,7 @@ class Session:
         """What is remembered of the user, seen from this session. Making it opens nothing."""
         self._closed = False
         if self._memory is None:
-            self._memory = memory_of(self.memory_config, self.user_id, self.session_id)
+            self._memory = memory_of(with_embedder(self.memory_config), self.user_id, self.session_id)
         return self._memory
 
     @property
@@ -181,16 +181,16 @@ class Session:
         if self.knowledge_config is None:
             return self.memory
         if self._knowledge is None:
-            self._knowledge = memory_of(self.knowledge_config, self.user_id, self.session_id)
+            self._knowledge = memory_of(with_embedder(self.knowledge_config), self.user_id, self.session_id)
         return self._knowledge
 
     def add_memory(self, text: str, memory_type: str = "long", **metadata: Any) -> None:
         """Remember a sentence. "long": for all sessions of the user. "short": for this session."""
-        self.memory.add(text, metadata=metadata, session_only=_is_short(memory_type))
+        self.memory.add(text, metadata=metadata, session_only=is_short(memory_type))
 
     def search_memory(self, query: str, memory_type: str = "long", limit: int = 5) -> list[dict[str, Any]]:
         """What fits the query, best first: `id`, `text`, `metadata`, `score`, `why` it was found, and the rest of the item."""
-        found = self.memory.search(query, limit=limit, session_only=_is_short(memory_type))
+        found = self.memory.search(query, limit=limit, session_only=is_short(memory_type))
         return [recalled.to_dict() for recalled in found]
 
     def clear_memory(self, memory_type: str = "all") -> None:
@@ -198,7 +198,7 @@ class Session:
 
         Other sessions' short ones, and everything of other users, stay.
         """
-        for short in (False, True) if memory_type == "all" else (_is_short(memory_type),):
+        for short in (False, True) if memory_type == "all" else (is_short(memory_type),):
             self.memory.clear(session_only=short)
 
     def add_knowledge(self, source: str | os.PathLike[str]) -> int:
@@ -302,7 +302,7 @@ class Session:
         if isinstance(instance, Memory) and not config.has_place_of_its_own:
             instance = self.memory.lent(self.user_id, self.session_id)
         elif isinstance(instance, Memory):
-            instance = memory_of(config, self.user_id, self.session_id)
+            instance = memory_of(with_embedder(config), self.user_id, self.session_id)
         return _of_agent(config), instance
 
 
@@ -332,9 +332,3 @@ def _sources(knowledge: Any) -> list[Any]:
     if knowledge is None or knowledge is False:
         return []
     return list(knowledge) if isinstance(knowledge, (list, tuple)) else [knowledge]
-
-
-def _is_short(memory_type: object) -> bool:
-    if memory_type not in _MEMORY_TYPES:
-        raise ConfigError(f"memory_type is 'long' or 'short', not {memory_type!r}")
-    return memory_type == "short"

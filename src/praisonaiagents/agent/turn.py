@@ -25,8 +25,10 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import Tool
 
 from praisonaiagents.agent import convert
+from praisonaiagents.agent.remembering import TurnMemory
 from praisonaiagents.agent.summary import NotCompacted, summarise
 from praisonaiagents.errors import ModelError, ModelUnreachable, PraisonError
+from praisonaiagents.model.memory import Source
 from praisonaiagents.model.message import Content, Message
 from praisonaiagents.session.compaction import Compacted, Work
 from praisonaiagents.session.conversation import Conversation
@@ -46,19 +48,24 @@ async def take_turn(
     instructions: str | None = None,
     tools: Sequence[Tool[None]] = (),
     settings: dict[str, Any] | None = None,
+    memory: TurnMemory | None = None,
     emit: Emit | None = None,
 ) -> str:
     """Say `prompt` to the model and return its answer.
 
-    With `emit`, the answer is streamed: each piece of text is passed to it as it comes. Raises `ModelError` when the model
-    does not answer, `InvalidMessage` for a prompt no model can be sent, and what the storage engine raises.
+    memory: what the model is told besides, and what of the turn is kept. With `emit`, the answer is streamed: each piece of
+    text is passed to it as it comes. Raises `ModelError` when the model does not answer, `InvalidMessage` for a prompt no model
+    can be sent, and what the storage engine raises.
     """
     convert.check_prompt(prompt)
+    said = Message(role="user", content=prompt).text()
+    known = await memory.recall(said) if memory else ""
+    instructions = "\n\n".join(filter(None, (instructions, known))) or None
     runner = Runner(model, instructions=instructions, tools=list(tools), retries=_RETRIES)
     turn = _Turn(conversation, emit)
     await in_thread(conversation.refresh)
     async with turn.ended_well():
-        await turn.begin(prompt)
+        await turn.begin(prompt, memory.metadata() if memory else {})
         await turn.shorten(model, (settings or {}).get("timeout"))
         history = convert.to_library(conversation.for_model(turn.run_id))
         async with runner.iter(None, message_history=history, model_settings=cast(ModelSettings, settings)) as run:
@@ -67,6 +74,8 @@ async def take_turn(
                     await turn.ask(node, run.ctx)
                 elif Runner.is_call_tools_node(node):
                     await turn.call_tools(node, run.ctx)
+    if memory:
+        await memory.keep(model, said, turn.answer, turn.source)
     return turn.answer
 
 
@@ -111,22 +120,24 @@ class _Turn:
     def __init__(self, conversation: Conversation, emit: Emit | None) -> None:
         self.run_id = f"run-{os.urandom(6).hex()}"
         self.answer = ""
+        self.source: Source | None = None
         self._unstored = ""
         self._begun = False
         self._conversation = conversation
         self._emit = emit
 
-    async def begin(self, prompt: Content) -> None:
-        message = Message(role="user", content=prompt, run_id=self.run_id)
+    async def begin(self, prompt: Content, metadata: dict[str, Any]) -> None:
+        message = Message(role="user", content=prompt, metadata=metadata, run_id=self.run_id)
         await uncut(self._conversation.begin(message))
-        await self.store(message)
+        self.source = await self.store(message)
 
-    async def store(self, message: Message) -> None:
-        await uncut(self._store(message))
+    async def store(self, message: Message) -> Source | None:
+        """Where it is stored; None if the conversation is not kept in a session of ours."""
+        return await uncut(self._store(message))
 
-    async def _store(self, message: Message) -> None:
+    async def _store(self, message: Message) -> Source | None:
         await self._conversation.tell(message)
-        await in_thread(self._add, message)
+        return await in_thread(self._add, message)
 
     async def shorten(self, model: Model, timeout: float | None) -> None:
         """Sum up the older part of a conversation that has become too long. If that fails, the turn goes on with all of it."""
@@ -175,10 +186,11 @@ class _Turn:
             raise _translated(exc) from exc
         await uncut(self._conversation.end(None))
 
-    def _add(self, message: Message) -> None:
-        self._conversation.add(message)
+    def _add(self, message: Message) -> Source | None:
+        source = self._conversation.add(message)
         self._unstored = ""
         self._begun = True
+        return source
 
     async def _close(self, status: str, error: BaseException) -> None:
         if self._begun:

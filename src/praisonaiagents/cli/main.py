@@ -19,6 +19,7 @@ from praisonaiagents.errors import PraisonError
 
 _COMMANDS = {
     "session": "praisonaiagents.cli.sessions:session",
+    "memory": "praisonaiagents.cli.memory:memory",
     "run": "praisonaiagents.cli.run:run",
     "migrate": "praisonaiagents.cli.transfer:migrate",
     "doctor": "praisonaiagents.cli.doctor:doctor",

@@ -197,13 +197,16 @@ def resolve(memory: Any) -> tuple[MemoryConfig, Any]:
 
 
 def memory_of(config: MemoryConfig, user_id: str | None = None, session_id: str | None = None) -> Memory:
-    """The long-term memory that a configuration describes, as a user (default: the configuration's) and a session see it."""
+    """The long-term memory that a configuration describes, as a user (default: the configuration's) and a session see it.
+
+    An embedder that is only named is left out: the floor above knows how to reach it.
+    """
     return Memory(
         user_id or config.user_id,
         session_id or config.session_id,
         backend=config.backend if config.backend and config.backend not in _SESSIONS_ONLY else "sqlite",
         config=config.config,
-        embedder=config.embedder,
+        embedder=config.embedder if callable(config.embedder) else None,
         recall_tokens=config.recall_tokens,
     )
 

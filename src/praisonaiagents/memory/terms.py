@@ -21,9 +21,16 @@ def query_terms(text: str) -> list[str]:
 
 
 def _stem(token: str) -> str:
-    if not token.isascii() or len(token) < 4:
+    """An English word without its ending, well enough: `loves`, `loved`, `loving` and `love` are one. Not a dictionary's stem."""
+    if len(token) < 4 or not (token.isascii() and token.isalpha()):
         return token
-    for ending in ("ing", "ed", "es", "s"):
-        if token.endswith(ending) and len(token) - len(ending) >= 3:
-            return token.removesuffix(ending)
-    return token
+    if token.endswith("ies"):
+        token = token[:-3] + "y"
+    elif token.endswith("s") and not token.endswith(("ss", "us", "is")):
+        token = token[:-1]
+    for ending in ("ing", "ed"):
+        if token.endswith(ending) and len(token) >= len(ending) + 3:
+            token = token.removesuffix(ending)
+            break
+    token = token.removesuffix("e") if len(token) > 3 else token
+    return token[:-1] if len(token) > 3 and token[-1] == token[-2] and token[-1] not in "ls" else token

@@ -120,6 +120,16 @@ def check_item(item: MemoryItem) -> None:
         raise InvalidMessage("the item contains half a character (a lone surrogate)") from exc
 
 
+def check_embeddings(items: Sequence[MemoryItem], embeddings: Sequence[Embedding | None]) -> list[Embedding | None]:
+    """One for each item, None where there is none. Raises `InvalidMessage` unless there are as many, all of finite numbers."""
+    if embeddings and len(embeddings) != len(items):
+        raise InvalidMessage(f"{len(items)} items and {len(embeddings)} embeddings: give one for each, or none at all")
+    for embedding in embeddings:
+        if embedding is not None and not (embedding.values and all(map(math.isfinite, embedding.values))):
+            raise InvalidMessage("an embedding is made of finite numbers, and not empty")
+    return list(embeddings) or [None] * len(items)
+
+
 def _check_text(name: str, value: object) -> None:
     if type(value) is not str:
         raise InvalidMessage(f"{name} of a memory is text, not {type(value).__name__}")

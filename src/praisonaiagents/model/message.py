@@ -47,6 +47,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     model: the model that answered.
     run_id: the turn this message belongs to; a turn is a user message and everything up to the answer.
     status: None, "failed" (the turn failed: the model does not see it again) or "interrupted" (a partial answer).
+    agent: the agent in whose part of the session it was said, by name, or as `name:role`.
     extra: keys this version does not know, as they were found.
     """
 
@@ -63,6 +64,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     model: str | None = None
     run_id: str | None = None
     status: str | None = None
+    agent: str | None = None
     # a key named "extra" is one we do not know: an empty object, too, must not be taken for this field
     extra: Annotated[dict[str, Any], msgspec.Meta(min_length=1)] = {}
 
@@ -133,6 +135,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "model": (str, type(None)),
     "run_id": (str, type(None)),
     "status": (str, type(None)),
+    "agent": (str, type(None)),
 }
 _values = attrgetter(*_TYPES)
 _encoder = msgspec.json.Encoder()

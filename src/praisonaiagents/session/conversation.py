@@ -17,7 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from praisonaiagents.errors import ConfigError, InvalidMessage, SessionNotFound
+from praisonaiagents.model.memory import Source
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Record
 from praisonaiagents.model.repair import repair
@@ -64,9 +67,10 @@ class Conversation:
     def refresh(self) -> None:
         """Bring in what others added."""
 
-    def add(self, message: Message) -> None:
-        """Add one message at the end."""
+    def add(self, message: Message) -> Source | None:
+        """Add one message at the end. Returns where it is stored, None if it is not."""
         self.history.append(Entry.of(message))
+        return None
 
     async def begin(self, message: Message) -> None:
         """A turn begins, with this message of the user, which is told next. Raises what keeps the turn from being stored."""
@@ -116,6 +120,8 @@ class Conversation:
 class StoredConversation(Conversation):
     """A conversation kept in a session, which is made with the first message. The store is the caller's.
 
+    part: whose part of the session it is; what is said here is marked so. sees_all: all of the session is seen, what others
+        said with their names; otherwise this part, what is in nobody's, and a summary of the session if there is one.
     policy: when it is compacted, and what stays then; None: never.
     """
 
@@ -126,10 +132,14 @@ class StoredConversation(Conversation):
         user_id: str,
         *,
         agent_name: str | None,
+        part: str | None = None,
+        sees_all: bool = True,
         limit: int | None = None,
         policy: Policy | None = None,
     ) -> None:
         super().__init__(limit=limit)
+        self._part = part
+        self._sees_all = sees_all
         self._store = store
         self._session_id = session_id
         self._user_id = user_id
@@ -144,14 +154,16 @@ class StoredConversation(Conversation):
         self._run_id = None
         self._refresh()
 
-    def add(self, message: Message) -> None:
+    def add(self, message: Message) -> Source | None:
         self._run_id = message.run_id
+        message = msgspec.structs.replace(message, agent=self._part)
         appended = self._store.append(self._session_id, [message], user_id=self._user_id)
         if self._seen == appended.length - 1:
             self._add(message, self._seen)
             self._seen = appended.length
         else:
             self._refresh()
+        return Source(self._session_id, appended.ids[0])
 
     def _refresh(self) -> None:
         own_list = self._seen is None and bool(self.history)
@@ -199,6 +211,8 @@ class StoredConversation(Conversation):
             self._sum_up(checkpoint)
 
     def _add(self, message: Message, number: int) -> None:
+        if not self._sees_all and message.agent not in (None, self._part):
+            return
         entry = Entry.of(message)
         entry.place = (self._log or "", number)
         self.history.append(entry)

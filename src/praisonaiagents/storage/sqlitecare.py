@@ -28,12 +28,9 @@ _FOREIGN = "row {1} of table {0} points to a row of {2} that is gone"
 _RECOVER = "copy the file, then: sqlite3 {path} .recover | sqlite3 rescued.db; or restore a backup"
 
 
-def forget(file: SqliteFile) -> Forgotten:
-    """Merge the index, write the file anew and empty the write-ahead log. Where there is no file, none is made."""
-    if file.path != MEMORY and not os.path.exists(file.path):
-        return Forgotten([], [])
+def write_anew(file: SqliteFile) -> None:
+    """Write the file anew, merge its index before if it has one, and empty the write-ahead log."""
     with file.writing() as db:
-        db.execute("DELETE FROM set_aside WHERE log NOT IN (SELECT n FROM log)")
         if db.has_search:
             db.execute("INSERT INTO search (search) VALUES ('optimize')")
     with file.writing() as db:
@@ -45,6 +42,15 @@ def forget(file: SqliteFile) -> Forgotten:
         finally:
             db.execute(f"PRAGMA busy_timeout = {int(LOOK_AGAIN_S * 1000)}")
         db.execute("BEGIN")
+
+
+def forget(file: SqliteFile) -> Forgotten:
+    """Merge the index, write the file anew and empty the write-ahead log. Where there is no file, none is made."""
+    if file.path != MEMORY and not os.path.exists(file.path):
+        return Forgotten([], [])
+    with file.writing() as db:
+        db.execute("DELETE FROM set_aside WHERE log NOT IN (SELECT n FROM log)")
+    write_anew(file)
     if file.path == MEMORY:
         return Forgotten(
             [], ["the memory of this process may hold copies until they are overwritten, or until it ends"]

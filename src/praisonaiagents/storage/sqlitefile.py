@@ -54,12 +54,24 @@ class SqliteFile:
     """Transactions on one file, or on a database in memory. Opens nothing before the first.
 
     full: a loss of power loses nothing, at the cost of waiting for the disk. lock_timeout_s: how long a call waits for
-    others, in seconds. readers: how many may read at the same time.
+    others, in seconds. readers: how many may read at the same time. schema: the folder of its SQL, and application_id: the
+    number in the header of such files.
     """
 
-    def __init__(self, path: str, *, full: bool, lock_timeout_s: float, readers: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        full: bool,
+        lock_timeout_s: float,
+        readers: int,
+        schema: str = "sqlite",
+        application_id: int = APPLICATION_ID,
+    ) -> None:
         self.path = path
         self._full = full
+        self._schema = schema
+        self._application_id = application_id
         self.timeout_s = min(lock_timeout_s, _LONGEST_TIMEOUT_S)
         self._writer = Writer(self)
         self._readers = Readers(
@@ -151,7 +163,7 @@ class SqliteFile:
             "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
             "FROM pragma_application_id, pragma_user_version"
         ).fetchone()
-        if application != APPLICATION_ID and (application or version or tables):
+        if application != self._application_id and (application or version or tables):
             raise NotASessionFile(f"{self.path} is a database of another application; it was left alone", self.path)
         if version > self.newest_schema:
             raise NewerFormat(
@@ -168,14 +180,14 @@ class SqliteFile:
             if number > version:
                 _run(db, text)
         if search:
-            _run(db, sql_file("sqlite", "search.sql"))
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            _run(db, sql_file(self._schema, "search.sql"))
+        db.execute(f"PRAGMA application_id = {self._application_id}")
         db.execute(f"PRAGMA user_version = {self.newest_schema}")
         db.execute("COMMIT")
 
     @cached_property
     def _migrations(self) -> list[tuple[int, str, str]]:
-        return migrations("sqlite")
+        return migrations(self._schema)
 
     @property
     def newest_schema(self) -> int:

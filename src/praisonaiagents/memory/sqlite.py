@@ -1,0 +1,204 @@
+"""Memories in a SQLite file: the default. Words are found by full-text search, nearness by looking at every vector of a scope.
+
+The file is opened, shared and forked with as the engine of sessions does it (see `storage.sqlitefile`): any number of
+processes and threads may use it, a crash loses nothing that was acknowledged, and what only reads makes no file.
+
+What a reader would get wrong: comparing vectors costs time with each item of the scope that has one (about 10,000 vectors of
+384 numbers a tenth of a second), not with those of other users.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import os
+import sys
+from array import array
+from collections.abc import Collection, Iterable, Sequence
+
+import msgspec
+
+from praisonaiagents.errors import ConfigError
+from praisonaiagents.memory.adapter import ItemPage, Match
+from praisonaiagents.memory.rank import bm25, cosine
+from praisonaiagents.memory.terms import terms as terms_of
+from praisonaiagents.model.ids import check_user_id
+from praisonaiagents.model.memory import Embedding, MemoryItem, Scope, check_embeddings, check_item, check_scope
+from praisonaiagents.storage.sql import statements
+from praisonaiagents.storage.sqlitecare import write_anew
+from praisonaiagents.storage.sqlitefile import SqliteFile
+from praisonaiagents.storage.sqlitetransaction import MEMORY, Connection
+
+APPLICATION_ID = 0x50724D65  # "PrMe", in the header of the file
+_SQL = statements("memory")
+_TERMS = 64  # of one search: more of them say nothing more
+_END = (sys.float_info.max, 2**62)
+_MOST_ROWS = 2**31
+
+
+class SqliteMemory:
+    """Memories in one SQLite file, or in memory (`:memory:`). The file is made with the first item, for this user alone.
+
+    lock_timeout_s: how long a call waits for others who write, in seconds.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, lock_timeout_s: float = 5.0) -> None:
+        given = os.fspath(path)
+        if not given or "\0" in given:
+            raise ConfigError("the path of a SQLite file is neither empty nor has NUL characters in it")
+        self.path = MEMORY if given == MEMORY else os.path.abspath(given)
+        self._file = SqliteFile(
+            self.path,
+            full=False,
+            lock_timeout_s=lock_timeout_s,
+            readers=1 if self.path == MEMORY else 4,
+            schema="memory",
+            application_id=APPLICATION_ID,
+        )
+
+    def put(self, items: Sequence[MemoryItem], embeddings: Sequence[Embedding | None] = ()) -> None:
+        for item in items:
+            check_item(item)
+        points = check_embeddings(items, embeddings)
+        with self._file.writing() as db:
+            for item, embedding in zip(items, points, strict=True):
+                _put(db, item, embedding)
+
+    def get(self, user_id: str, item_id: str) -> MemoryItem | None:
+        with self._file.reading() as db:
+            row = db.execute(_SQL["get"], (check_user_id(user_id), _text(item_id))).fetchone()
+        return _item(row[0]) if row else None
+
+    def in_slot(self, scope: Scope, slot: str) -> list[MemoryItem]:
+        with self._file.reading() as db:
+            return [_item(body) for (body,) in db.execute(_SQL["in_slot"], (*_bound(scope), _text(slot)))]
+
+    def search_text(self, scope: Scope, terms: Collection[str], *, limit: int = 10) -> list[Match]:
+        scope = check_scope(scope)
+        wanted = list(dict.fromkeys(_text(term) for term in terms if term and term.isalnum()))[:_TERMS]
+        if not wanted or limit < 1:
+            return []
+        with self._file.reading() as db:
+            if not db.has_search:
+                return _scanned(db, scope, wanted, limit)
+            words = " OR ".join(f'"{term}"' for term in wanted)
+            query = f'"{_word_of(scope)}" AND ({words})'
+            found = db.execute(_SQL["match"], (query, *scope, min(limit, _MOST_ROWS)))
+            return [Match(_item(body), score) for body, score in found]
+
+    def search_near(self, scope: Scope, embedding: Embedding, *, limit: int = 10) -> list[Match]:
+        asked = array("d", embedding.values)
+        with self._file.reading() as db:
+            rows = db.execute(_SQL["vectors"], (*_bound(scope), _text(embedding.model)))
+            points = ((number, _unpacked(vector)) for number, vector in rows)
+            near = ((cosine(asked, point), number) for number, point in points if len(point) == len(asked))
+            best = heapq.nlargest(max(limit, 0), near)
+            bodies = [(db.execute(_SQL["body"], (number,)).fetchone()[0], score) for score, number in best]
+        return [Match(_item(body), score) for body, score in bodies]
+
+    def list_items(
+        self, scope: Scope, *, after: str | None = None, limit: int = 50, superseded: bool = False
+    ) -> ItemPage:
+        most = min(limit, _MOST_ROWS)
+        with self._file.reading() as db:
+            bounds = (*_bound(scope), *_place(after), 0 if superseded else 1, most + 1)
+            rows = db.execute(_SQL["list"], bounds).fetchall()
+        page = rows[:most]
+        more = page and len(rows) > most
+        return ItemPage([_item(body) for *_, body in page], f"{page[-1][0]!r} {page[-1][1]}" if more else None)
+
+    def delete(self, user_id: str, item_ids: Collection[str]) -> int:
+        user = check_user_id(user_id)
+        with self._file.writing() as db:
+            found = (db.execute(_SQL["numbers_of"], (user, _text(item_id))).fetchone() for item_id in set(item_ids))
+            return _delete(db, [row[0] for row in found if row])
+
+    def clear(self, scope: Scope) -> int:
+        with self._file.writing() as db:
+            return _delete(db, [number for (number,) in db.execute(_SQL["numbers_in"], _bound(scope))])
+
+    def erase(self, user_id: str) -> int:
+        """See `MemoryAdapter`. The file is then written anew, so that nothing of it stays in free pages or in the log."""
+        user = check_user_id(user_id)
+        with self._file.writing() as db:
+            count = _delete(db, [number for (number,) in db.execute(_SQL["numbers_of_user"], (user,))])
+        if count and self.path != MEMORY:
+            write_anew(self._file)
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __repr__(self) -> str:
+        return f"SqliteMemory({self.path!r})"
+
+
+def _put(db: Connection, item: MemoryItem, embedding: Embedding | None) -> None:
+    live = item.superseded_by is None
+    vector = array("f", embedding.values) if embedding else None
+    if vector is not None and sys.byteorder == "big":
+        vector.byteswap()
+    user_id, session_id, shelf = item.scope
+    values = (user_id, item.id, session_id, shelf, item.slot, live, float(item.updated_at), msgspec.json.encode(item))
+    point = (embedding.model, vector.tobytes()) if embedding and vector is not None else (None, None)
+    ((number,),) = db.execute(_SQL["put"], (*values, *point)).fetchall()
+    if db.has_search:
+        db.execute(_SQL["unindex"], (number,))
+        if live:
+            db.execute(_SQL["index"], (number, _word_of(item.scope), " ".join(terms_of(item.text))))
+
+
+def _delete(db: Connection, numbers: Iterable[int]) -> int:
+    rows = [(number,) for number in numbers]
+    if db.has_search:
+        db.executemany(_SQL["unindex"], rows)
+    db.executemany(_SQL["delete"], rows)
+    return len(rows)
+
+
+def _scanned(db: Connection, scope: Scope, wanted: list[str], limit: int) -> list[Match]:
+    """What a search finds where SQLite has no full-text search."""
+    items = {str(number): _item(body) for number, body in db.execute(_SQL["live"], tuple(scope))}
+    scores = bm25(wanted, {number: terms_of(item.text) for number, item in items.items()})
+    best = heapq.nlargest(limit, ((score, number) for number, score in scores.items()))
+    return [Match(items[number], score) for score, number in best]
+
+
+def _bound(scope: Scope) -> tuple[str, str | None, str]:
+    scope = check_scope(scope)
+    return scope.user_id, scope.session_id, scope.shelf
+
+
+def _word_of(scope: Scope) -> str:
+    """The scope as one word; longer than any term of a text."""
+    return f"scope{hashlib.sha256(json.dumps(scope).encode()).hexdigest()}"
+
+
+def _place(after: str | None) -> tuple[float, int]:
+    if after is None:
+        return _END
+    time, _, number = after.partition(" ")
+    try:
+        return float(time), int(number)
+    except ValueError:
+        raise ConfigError("after is what a page before gave, and nothing else") from None
+
+
+def _unpacked(vector: bytes) -> array[float]:
+    values = array("f")
+    values.frombytes(vector)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"ids, slots and terms are text, not {type(value).__name__}")
+    return value
+
+
+def _item(body: bytes) -> MemoryItem:
+    item: MemoryItem = msgspec.json.decode(body, type=MemoryItem)
+    return item
