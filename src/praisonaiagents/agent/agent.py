@@ -26,7 +26,7 @@ from praisonaiagents.memory.memory import Memory, is_short, told
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import Content
 from praisonaiagents.session.compaction import KEEP_LAST, Compacted, Policy
-from praisonaiagents.session.conversation import Conversation, StoredConversation
+from praisonaiagents.session.conversation import EVERYTHING, Conversation, StoredConversation
 from praisonaiagents.session.places import get_default_session_store, open_store
 from praisonaiagents.session.store import SessionStore
 from praisonaiagents.session.workspace import history_session_id, new_session_id
@@ -92,7 +92,7 @@ class Agent:
         config, self._memory_instance = resolve(memory)
         self._config = with_settings(config, db=db, session_id=session_id, user_id=user_id)
         self._store = session_store
-        self._sees_all = True
+        self._view = EVERYTHING
         self._opened: SessionStore | None = None
         self._session_id = self._config.session_id or self._generated_session_id()
         if self._session_id is None and (self._config.compact_at or self._config.retention):
@@ -351,7 +351,7 @@ class Agent:
             self.user_id,
             agent_name=self.name,
             part=self._part(),
-            sees_all=self._sees_all,
+            view=self._view,
             limit=limit,
             policy=self._policy(store),
         )

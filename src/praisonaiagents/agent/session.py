@@ -26,8 +26,9 @@ from praisonaiagents.memory import knowledge
 from praisonaiagents.memory.config import MemoryConfig, memory_of, resolve
 from praisonaiagents.memory.memory import Memory, Recalled, is_short, told
 from praisonaiagents.memory.null import NullMemory
-from praisonaiagents.model.ids import check_session_id, check_user_id
 from praisonaiagents.model.memory import KNOWLEDGE
+from praisonaiagents.model.record import conversation_key
+from praisonaiagents.session.conversation import ALL_BY_NAME, OWN_PART
 from praisonaiagents.session.places import get_default_session_store, open_store
 from praisonaiagents.session.state import ANYTHING, Scope, States
 from praisonaiagents.session.store import SessionStore
@@ -63,8 +64,9 @@ class Session:
     ) -> None:
         if agent_url is not None:
             raise ConfigError("agent_url= is not served yet: sessions live on this machine")
-        self.session_id = check_session_id(os.urandom(4).hex() if session_id is None else session_id)
-        self.user_id = check_user_id(user_id)
+        self.user_id, self.session_id = conversation_key(
+            os.urandom(4).hex() if session_id is None else session_id, user_id
+        )
         self.session_ttl = _checked_ttl(session_ttl)
         self.timeout = timeout
         self.memory_config = _config(memory_config, "memory_config")
@@ -123,7 +125,7 @@ class Session:
             **settings,
         )
         agent._memory_instance = instance
-        agent._sees_all = shared
+        agent._view = ALL_BY_NAME if shared else OWN_PART
         self._agents.append(agent)
         self._closed = False
         return agent

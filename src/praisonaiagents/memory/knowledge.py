@@ -33,10 +33,10 @@ def read(source: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """
     if not isinstance(source, (str, os.PathLike)):
         raise ConfigTypeError(f"a source of knowledge is a text or a path, not {type(source).__name__}")
+    if not os.fspath(source).strip():
+        raise ConfigError("a source of knowledge cannot be empty")
     path = _path(source)
     if path is None:
-        if not str(source).strip():
-            raise ConfigError("a source of knowledge cannot be empty")
         yield "text", str(source)
     elif path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in SUFFIXES)

@@ -15,6 +15,7 @@ no word with "The user is a vegetarian". Each comes with the reason why it is th
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -333,9 +334,11 @@ def to_dict(item: MemoryItem) -> dict[str, Any]:
 
 
 def _shared(match: Match, asked: set[str]) -> str:
+    """The words of the item that were asked for, as they stand in it."""
     from praisonaiagents.memory.terms import terms
 
-    return f"shares {', '.join(sorted(asked & set(terms(match.item.text))))}"
+    words = dict.fromkeys(re.findall(r"\w+", match.item.text.casefold()))
+    return f"shares {', '.join(word for word in words if asked.intersection(terms(word)))}"
 
 
 def _nearness(match: Match) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from praisonaiagents.model.search import tokens
 
-_STOP = frozenset(
-    "a an the is are was were what who where when how do does did i me my you your user of to in on for and".split()
+_WORDS = (
+    "a an and any are as at be been but by can could did do does for from had has have he her him his how i if in into is it its"
+    " just me mine my no not of on or our ours s shall she should so some t tell than that the their them then there these they"
+    " this those to too us was we were what when where which who whom whose why will with would you your yours"
 )
 
 
@@ -17,7 +21,12 @@ def terms(text: str) -> list[str]:
 def query_terms(text: str) -> list[str]:
     """The terms of a question without those that nearly every text has, unless there are no others; each once."""
     found = dict.fromkeys(terms(text))
-    return [term for term in found if term not in _STOP] or list(found)
+    return [term for term in found if term not in _common()] or list(found)
+
+
+@cache
+def _common() -> frozenset[str]:
+    return frozenset(terms(_WORDS))
 
 
 def _stem(token: str) -> str:

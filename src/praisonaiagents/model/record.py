@@ -35,6 +35,14 @@ def is_state(key: Key) -> bool:
     return key.session_id == STATE_SESSION or key.user_id == APP_USER
 
 
+def conversation_key(session_id: object, user_id: object) -> Key:
+    """The key of a conversation. Raises `InvalidId` for ids that name none, those under which state is kept too."""
+    key = Key(check_user_id(user_id), check_session_id(session_id))
+    if is_state(key):
+        raise InvalidId(f"no session is called {STATE_SESSION!r} and no user {APP_USER!r}: state is kept there")
+    return key
+
+
 class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
     """A history that is held on to: messages `start` to `length` (exclusive) of the log `log`.
 

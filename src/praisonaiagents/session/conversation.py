@@ -30,6 +30,8 @@ from praisonaiagents.session.compaction import Compacted, Policy, Work, find, fi
 from praisonaiagents.session.numbered import numbered
 from praisonaiagents.session.store import SessionStore
 
+EVERYTHING, ALL_BY_NAME, OWN_PART = "everything", "all by name", "own part"
+
 
 class Entry(dict[str, Any]):
     """One message of `history`: a plain dict to look at and to compare, which remembers the turn it belongs to.
@@ -38,13 +40,14 @@ class Entry(dict[str, Any]):
     """
 
     run_id: str | None = None
+    agent: str | None = None
     place: tuple[str, int] | None = None
     is_summary = False
 
     @classmethod
     def of(cls, message: Message) -> Entry:
         entry = cls(message.to_chat())
-        entry.run_id = message.run_id
+        entry.run_id, entry.agent = message.run_id, message.agent
         return entry
 
     @classmethod
@@ -120,8 +123,9 @@ class Conversation:
 class StoredConversation(Conversation):
     """A conversation kept in a session, which is made with the first message. The store is the caller's.
 
-    part: whose part of the session it is; what is said here is marked so. sees_all: all of the session is seen, what others
-        said with their names; otherwise this part, what is in nobody's, and a summary of the session if there is one.
+    part: whose part of the session it is; what is said here is marked so.
+    view: what of the session is seen. `EVERYTHING`: all of it, as one conversation. `ALL_BY_NAME`: all of it, and the model is
+        told which agent said what. `OWN_PART`: this part, what is in nobody's, and a summary of the session if there is one.
     policy: when it is compacted, and what stays then; None: never.
     """
 
@@ -133,13 +137,13 @@ class StoredConversation(Conversation):
         *,
         agent_name: str | None,
         part: str | None = None,
-        sees_all: bool = True,
+        view: str = EVERYTHING,
         limit: int | None = None,
         policy: Policy | None = None,
     ) -> None:
         super().__init__(limit=limit)
         self._part = part
-        self._sees_all = sees_all
+        self._view = view
         self._store = store
         self._session_id = session_id
         self._user_id = user_id
@@ -211,7 +215,7 @@ class StoredConversation(Conversation):
             self._sum_up(checkpoint)
 
     def _add(self, message: Message, number: int) -> None:
-        if not self._sees_all and message.agent not in (None, self._part):
+        if self._view == OWN_PART and message.agent not in (None, self._part):
             return
         entry = Entry.of(message)
         entry.place = (self._log or "", number)
@@ -234,6 +238,17 @@ class StoredConversation(Conversation):
         log, number = entry.place
         return log == self._log and number < checkpoint.number
 
+    def for_model(self, run_id: str) -> list[Message]:
+        messages = super().for_model(run_id)
+        return [self._by_name(message) for message in messages] if self._view == ALL_BY_NAME else messages
+
+    def _by_name(self, message: Message) -> Message:
+        """What another agent said, with its name before it: the model would think it had said it itself."""
+        theirs = message.role == "assistant" and message.agent not in (None, self._part)
+        if not theirs or not isinstance(message.content, str) or not message.content:
+            return message
+        return msgspec.structs.replace(message, content=f"[{message.agent}] {message.content}")
+
     def _shown(self, messages: Sequence[Message]) -> Sequence[Message]:
         return messages if self._store.retention == "compact" else self._store.shown(messages)
 
@@ -241,4 +256,5 @@ class StoredConversation(Conversation):
 def _message(entry: dict[str, Any]) -> Message:
     if not isinstance(entry, dict):
         raise InvalidMessage(f"a message of chat_history is a dict with role and content, not {type(entry).__name__}")
-    return Message.from_dict({"run_id": getattr(entry, "run_id", None), **entry})
+    known = {"run_id": getattr(entry, "run_id", None), "agent": getattr(entry, "agent", None)}
+    return Message.from_dict(known | entry)

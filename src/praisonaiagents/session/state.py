@@ -29,8 +29,7 @@ from praisonaiagents.errors import (
     SessionNotFound,
     StateConflict,
 )
-from praisonaiagents.model.ids import check_session_id, check_user_id
-from praisonaiagents.model.record import APP_USER, STATE_SESSION, Key, Record, check_values
+from praisonaiagents.model.record import APP_USER, STATE_SESSION, Key, Record, check_values, conversation_key
 from praisonaiagents.session.retry import retry_on_conflict
 from praisonaiagents.storage.engine import Engine
 
@@ -50,11 +49,11 @@ class States:
     """
 
     def __init__(self, engine: Callable[[], Engine], session_id: str, user_id: str | None = None) -> None:
-        user = check_user_id(user_id)
+        own = conversation_key(session_id, user_id)
         self._engine = engine
         self._keys = {
-            "session": Key(user, check_session_id(session_id)),
-            "user": Key(user, STATE_SESSION),
+            "session": own,
+            "user": Key(own.user_id, STATE_SESSION),
             "app": Key(APP_USER, STATE_SESSION),
         }
         self._temp: _State = {}

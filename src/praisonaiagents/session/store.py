@@ -32,15 +32,14 @@ from praisonaiagents.errors import (
     ConfigTypeError,
     Conflict,
     EngineUnreachable,
-    InvalidId,
     NotReplicated,
     OutcomeUnknown,
     SessionNotFound,
     StorageError,
 )
-from praisonaiagents.model.ids import check_session_id, check_user_id
+from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import MAX_MESSAGE_BYTES, Message
-from praisonaiagents.model.record import APP_USER, STATE_SESSION, Key, Record, is_state
+from praisonaiagents.model.record import Key, Record, conversation_key
 from praisonaiagents.model.window import lacks_call, retention_start, window, without_strays
 from praisonaiagents.paths import get_sessions_dir
 from praisonaiagents.session.checkpoint import CHECKPOINT as CHECKPOINT
@@ -542,17 +541,10 @@ def check_text(what: str, value: object) -> None:
 def _own_key(session_id: str, user_id: str | None) -> Key:
     if type(session_id) is str and (user_id is None or type(user_id) is str):
         return _checked_key(session_id, user_id)
-    return _check_key(session_id, user_id)
+    return conversation_key(session_id, user_id)
 
 
-def _check_key(session_id: str, user_id: str | None) -> Key:
-    key = Key(check_user_id(user_id), check_session_id(session_id))
-    if is_state(key):
-        raise InvalidId(f"no session is called {STATE_SESSION!r} and no user {APP_USER!r}: state is kept there")
-    return key
-
-
-_checked_key = lru_cache(maxsize=1024)(_check_key)  # checking takes as long as storing in memory
+_checked_key = lru_cache(maxsize=1024)(conversation_key)  # checking takes as long as storing in memory
 
 
 def _before_replacing(record: Record) -> dict[str, Any]:
