@@ -88,6 +88,7 @@ def agent_of(session: SessionData) -> Agent:
         name=session.agent_name or "Assistant",
         instructions=session.metadata.get("instructions") or _INSTRUCTIONS,
         llm=session.metadata.get("model"),
+        memory={"auto_memory": session.metadata.get("remember") is True},
         session_id=session.session_id or None,
         user_id=session.user_id,
         session_store=store() if session.session_id else None,

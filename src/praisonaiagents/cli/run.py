@@ -13,6 +13,7 @@ from praisonaiagents.cli.sessions import (
     instructions_option,
     llm_option,
     open_session,
+    remember_option,
     user_option,
 )
 
@@ -29,11 +30,17 @@ from praisonaiagents.cli.sessions import (
 )
 @instructions_option
 @llm_option
+@remember_option
 @user_option
 @db_option
 @json_option
 def run(
-    prompt: str | None, session_id: str | None, instructions: str | None, llm: str | None, user: str | None
+    prompt: str | None,
+    session_id: str | None,
+    instructions: str | None,
+    llm: str | None,
+    remember: bool | None,
+    user: str | None,
 ) -> None:
     """Say PROMPT to an agent and print its answer. Without PROMPT, standard input is the prompt.
 
@@ -49,10 +56,10 @@ def run(
     if not prompt.strip():
         raise click.UsageError("the prompt is empty")
     if session_id is not None:
-        one_turn(open_session(session_id, user, llm=llm, instructions=instructions), prompt)
+        one_turn(open_session(session_id, user, llm=llm, instructions=instructions, remember=remember), prompt)
         return
     if given() is not None:
         raise click.UsageError("--db needs --session: without one, nothing is kept")
-    settings = {"model": llm, "instructions": instructions}
+    settings = {"model": llm, "instructions": instructions, "remember": remember}
     metadata = {name: value for name, value in settings.items() if value}
     one_turn(SessionData("", user or "", metadata=metadata), prompt)

@@ -80,6 +80,11 @@ user_option = click.option("--user", metavar="ID", help="Whose session it is. De
 llm_option = click.option(
     "--llm", "-m", metavar="MODEL", help="Model, such as gpt-4o-mini or anthropic/claude-haiku-4-5."
 )
+remember_option = click.option(
+    "--remember/--no-remember",
+    default=None,
+    help="Keep what is worth knowing in later sessions of the user too, and use it (see praisonai memory).",
+)
 instructions_option = click.option("--instructions", metavar="TEXT", help="What the agent is told to be.")
 
 
@@ -165,10 +170,13 @@ def list_sessions(
 @click.argument("session_id", required=False, shell_complete=complete_session_id)
 @instructions_option
 @llm_option
+@remember_option
 @user_option
 @db_option
 @json_option
-def start(session_id: str | None, instructions: str | None, llm: str | None, user: str | None) -> None:
+def start(
+    session_id: str | None, instructions: str | None, llm: str | None, remember: bool | None, user: str | None
+) -> None:
     """Start a conversation, or go on with it if it is there. Without an ID, one is made.
 
     In a terminal this opens a chat. Otherwise each line of standard input is one prompt.
@@ -180,23 +188,24 @@ def start(session_id: str | None, instructions: str | None, llm: str | None, use
 
         session_id = new_session_id("Assistant")
     new = not store().session_exists(session_id, user_id=user or "")
-    converse(open_session(session_id, user, llm=llm, instructions=instructions), new=new)
+    converse(open_session(session_id, user, llm=llm, instructions=instructions, remember=remember), new=new)
 
 
 @session.command()
 @session_id_argument
 @click.argument("prompt", required=False)
 @llm_option
+@remember_option
 @user_option
 @db_option
 @json_option
-def resume(session_id: str, prompt: str | None, llm: str | None, user: str | None) -> None:
+def resume(session_id: str, prompt: str | None, llm: str | None, remember: bool | None, user: str | None) -> None:
     """Go on with a conversation. With PROMPT, for one turn only."""
     from praisonaiagents.cli.chat import converse, one_turn
 
     found = find(session_id, user)
-    if llm:
-        found = open_session(session_id, found.user_id, llm=llm)
+    if llm or remember is not None:
+        found = open_session(session_id, found.user_id, llm=llm, remember=remember)
     if prompt is not None:
         one_turn(found, prompt)
     else:
@@ -288,7 +297,12 @@ def find(session_id: str, user: str | None) -> SessionData:
 
 
 def open_session(
-    session_id: str, user: str | None, *, llm: str | None = None, instructions: str | None = None
+    session_id: str,
+    user: str | None,
+    *,
+    llm: str | None = None,
+    instructions: str | None = None,
+    remember: bool | None = None,
 ) -> SessionData:
     """The session, made if need be, with settings that it keeps. A model nobody knows is refused before it is kept."""
     if llm:
@@ -296,8 +310,10 @@ def open_session(
 
         choose_model(llm)
     store().open_session(session_id, user_id=user, agent_name="Assistant")
-    if llm or instructions:
-        store().update_session_metadata(session_id, user_id=user, model=llm, instructions=instructions)
+    if llm or instructions or remember is not None:
+        store().update_session_metadata(
+            session_id, user_id=user, model=llm, instructions=instructions, remember=remember
+        )
     return store().get_session(session_id, user_id=user or "")
 
 
