@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from test_cli import Cli, cli, offline, process, said, say  # noqa: F401 - the fixtures that call `main` in this process
 
+from praisonaiagents.memory.memory import Memory
+from praisonaiagents.session import get_default_session_store
+
 pytestmark = pytest.mark.usefixtures("home")
 SECRET = "Wonderland-7319"
 
@@ -136,3 +139,22 @@ def test_a_verify_asked_wrongly_says_how(cli: Cli) -> None:  # noqa: F811
     assert (done.status, "did you mean 'main'?" in done.err) == (1, True)
     assert cli("session", "verify", "main", "--all-users").status == 2
     assert cli("session", "verify", "main", "--all").status == 2
+
+
+def test_what_is_remembered_of_a_user_goes_too(cli: Cli, home: Path) -> None:  # noqa: F811
+    for user, place in (("alice", "Lima"), ("bob", "Quito")):
+        get_default_session_store().add_user_message("s", "Hello", user_id=user)
+        with Memory(user, "s") as memory:
+            memory.add(f"{user} likes opal tea")
+            memory.add(f"Is in {place} now", session_only=True)
+
+    def left() -> bytes:
+        return b"".join(path.read_bytes() for path in home.glob("memory.db*")).lower()
+
+    assert cli("session", "purge", "--user", "bob", "--session", "s", "--yes", "--json").json()["memories"] == 1
+    assert b"quito" not in left()
+    assert b"lima" in left()
+    shown = cli("session", "purge", "--user", "alice", "--yes")
+    assert "What was remembered in the data folder: 2 items" in shown.out
+    assert b"alice" not in left()
+    assert b"bob likes opal tea" in left()

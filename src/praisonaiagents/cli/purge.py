@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 def purge(user: str | None, session_id: str | None, yes: bool) -> None:
     """Erase all that is stored of a user, or of one session, and prove that it is gone.
 
-    Messages, snapshots, earlier states, archive, search index, what crashes left. Files and databases are then written anew
-    and read from end to end, which takes its time. May be repeated.
+    Messages, snapshots, earlier states, archive, search index, what crashes left, memories. Files and databases are then
+    written anew and read from end to end, which takes its time. May be repeated.
     """
     from praisonaiagents.session.erase import purge as erase
 
@@ -50,12 +50,24 @@ def purge(user: str | None, session_id: str | None, yes: bool) -> None:
         return
     with watching() as watch:
         purged = erase(store(), user_id=user, session_id=session_id, watch=watch)
+    memories = _forget(user, session_id)
     if wants_json():
-        print_json(_as_json(purged))
+        print_json(_as_json(purged) | {"memories": memories})
     else:
-        _tell(purged)
+        _tell(purged, memories)
     if not purged.is_clean:
         click.get_current_context().exit(1)
+
+
+def _forget(user: str | None, session_id: str | None) -> int:
+    """Remove what is remembered of the user, or what belongs to the session alone; how many there were."""
+    from praisonaiagents.memory.memory import Memory
+    from praisonaiagents.model.memory import KNOWLEDGE, MEMORY
+
+    with Memory(user, session_id) as memory:
+        if session_id is None:
+            return memory.adapter.erase(memory.user_id)
+        return sum(memory.clear(session_only=True, shelf=shelf) for shelf in (MEMORY, KNOWLEDGE))
 
 
 def _is_of_others(session_id: str) -> bool:
@@ -69,7 +81,7 @@ def _confirmed(user: str | None, session_id: str | None) -> bool:
     return click.confirm(safe(f"Erase {whom}, for good?"), default=False)
 
 
-def _tell(purged: Purged) -> None:
+def _tell(purged: Purged, memories: int) -> None:
     count, found = len(purged.sessions), purged.proof
     click.echo(
         safe(
@@ -77,13 +89,15 @@ def _tell(purged: Purged) -> None:
         )
     )
     click.echo(f"{_number(purged.messages, 'message')}, {purged.size:,} bytes")
+    if memories:
+        click.echo(f"What was remembered in the data folder: {_number(memories, 'item')}")
     if purged.problem:
         click.echo(safe(f"Not proved: {purged.problem}"))
     _tell_proof(found)
     for note in purged.notes:
         click.echo(safe(f"Note: {note}"))
     click.echo(bold("What only an operator can do:"))
-    for line in purged.left_to_operators:
+    for line in ("memories kept elsewhere: praisonai memory forget --all --backend NAME", *purged.left_to_operators):
         click.echo(safe(f"- {line}"))
 
 

@@ -3,6 +3,8 @@
 The file is opened, shared and forked with as the engine of sessions does it (see `storage.sqlitefile`): any number of
 processes and threads may use it, a crash loses nothing that was acknowledged, and what only reads makes no file.
 
+`clear` and `erase` write the file anew, so that nothing of what was removed is left in it; `delete` leaves that to SQLite.
+
 What a reader would get wrong: comparing vectors costs time with each item of the scope that has one (about 10,000 vectors of
 384 numbers a tenth of a second), not with those of other users.
 """
@@ -110,25 +112,39 @@ class SqliteMemory:
 
     def delete(self, user_id: str, item_ids: Collection[str]) -> int:
         user = check_user_id(user_id)
+        if self._is_absent():
+            return 0
         with self._file.writing() as db:
             found = (db.execute(_SQL["numbers_of"], (user, _text(item_id))).fetchone() for item_id in set(item_ids))
             return _delete(db, [row[0] for row in found if row])
 
     def clear(self, scope: Scope) -> int:
+        if self._is_absent():
+            return 0
         with self._file.writing() as db:
-            return _delete(db, [number for (number,) in db.execute(_SQL["numbers_in"], _bound(scope))])
+            count = _delete(db, [number for (number,) in db.execute(_SQL["numbers_in"], _bound(scope))])
+        return self._forgotten(count)
 
     def erase(self, user_id: str) -> int:
-        """See `MemoryAdapter`. The file is then written anew, so that nothing of it stays in free pages or in the log."""
         user = check_user_id(user_id)
+        if self._is_absent():
+            return 0
         with self._file.writing() as db:
             count = _delete(db, [number for (number,) in db.execute(_SQL["numbers_of_user"], (user,))])
+        return self._forgotten(count)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _forgotten(self, count: int) -> int:
+        """Write the file anew, so that nothing of what was removed stays in free pages or in the log."""
         if count and self.path != MEMORY:
             write_anew(self._file)
         return count
 
-    def close(self) -> None:
-        self._file.close()
+    def _is_absent(self) -> bool:
+        """True if there is no file; removing something from it shall not make one."""
+        return self.path != MEMORY and not os.path.lexists(self.path)
 
     def __repr__(self) -> str:
         return f"SqliteMemory({self.path!r})"
