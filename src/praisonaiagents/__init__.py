@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from praisonaiagents.agent.session import Session as Session
     from praisonaiagents.db import PraisonAIDB as PraisonAIDB
     from praisonaiagents.memory.config import MemoryConfig as MemoryConfig
+    from praisonaiagents.memory.memory import Memory as Memory
 
 _HOMES = {
     "Agent": "praisonaiagents.agent.agent",
+    "Memory": "praisonaiagents.memory.memory",
     "MemoryConfig": "praisonaiagents.memory.config",
     "PraisonAIDB": "praisonaiagents.db",
     "Session": "praisonaiagents.agent.session",
     "db": "praisonaiagents.db",
 }
 
-__all__ = ["Agent", "MemoryConfig", "PraisonAIDB", "Session", "db"]
+__all__ = ["Agent", "Memory", "MemoryConfig", "PraisonAIDB", "Session", "db"]
 __version__ = "0.1.0"
 
 

@@ -50,7 +50,7 @@ def test_touching_its_names_loads_no_sdk_driver_or_framework(statement: str) -> 
 
 
 def test_the_public_names_are_the_documented_ones() -> None:
-    assert praisonaiagents.__all__ == ["Agent", "MemoryConfig", "PraisonAIDB", "Session", "db"]
+    assert praisonaiagents.__all__ == ["Agent", "Memory", "MemoryConfig", "PraisonAIDB", "Session", "db"]
     assert session.__all__ == [
         "AsyncSessionStore",
         "DefaultSessionStore",
