@@ -143,6 +143,41 @@ def test_an_agent_without_a_memory_has_none(make_agent: MakeAgent) -> None:
     assert known("default_user") == []
 
 
+class Theirs:
+    """A memory object of somebody else's, as other libraries have it."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+        self.asked: list[str] = []
+
+    def add(self, text: str) -> None:
+        raise AssertionError("nothing is added to a memory that is not ours")
+
+    def search(self, query: str) -> Any:
+        self.asked.append(query)
+        return self.found
+
+
+FOUND: dict[str, Any] = {
+    "texts": ["The user's name is Alice"],
+    "dicts": [{"id": 7, "memory": "The user's name is Alice", "score": 0.4}, {"content": "Likes tea"}],
+    "results": {"results": [{"text": "The user's name is Alice"}]},
+}
+
+
+@pytest.mark.parametrize("form", FOUND)
+def test_what_another_memory_finds_is_told(make_agent: MakeAgent, form: str) -> None:
+    theirs = Theirs(FOUND[form])
+    assert "Alice" in make_agent(llm="offline", memory=theirs).chat(WHO)
+    assert theirs.asked == [WHO]
+
+
+def test_another_memory_that_cannot_be_read_costs_no_answer(make_agent: MakeAgent) -> None:
+    with pytest.warns(NotRemembered, match="returned int, not a list"):
+        assert make_agent(llm="offline", memory=Theirs(5)).chat("Hello")
+    assert make_agent(llm="offline", memory=Theirs([5, None, {}])).chat("Hello")
+
+
 # --- extraction by a model ---
 
 

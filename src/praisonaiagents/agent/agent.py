@@ -23,6 +23,7 @@ from praisonaiagents.agent.models import ModelChoice, check_settings, choose_mod
 from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.memory.config import MemoryConfig, memory_of, resolve, with_settings
 from praisonaiagents.memory.memory import Memory, is_short, told
+from praisonaiagents.memory.null import ForeignMemory, NullMemory
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import Content
 from praisonaiagents.session.compaction import KEEP_LAST, Compacted, Policy
@@ -360,7 +361,10 @@ class Agent:
         from praisonaiagents.agent.remembering import TurnMemory
 
         memory = self._memory_instance
-        return TurnMemory(memory, auto=self._config.auto_memory) if isinstance(memory, Memory) else None
+        if type(memory) is NullMemory:
+            return None
+        foreign = not isinstance(memory, (Memory, ForeignMemory))
+        return TurnMemory(ForeignMemory(memory) if foreign else memory, auto=self._config.auto_memory)
 
     def _part(self) -> str | None:
         """What the messages of this agent are marked with."""

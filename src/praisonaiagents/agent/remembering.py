@@ -17,6 +17,7 @@ from pydantic_ai.models import Model
 from praisonaiagents.agent.offline import OfflineModel
 from praisonaiagents.memory.facts import Fact
 from praisonaiagents.memory.memory import Memory, Recalled, told
+from praisonaiagents.memory.null import ForeignMemory
 from praisonaiagents.model.memory import Source
 from praisonaiagents.session.uncut import in_thread
 
@@ -31,7 +32,7 @@ class NotRemembered(RuntimeWarning):
 class TurnMemory:
     """The memory, in one turn. auto: whether the turn is looked through for what is worth keeping."""
 
-    def __init__(self, memory: Memory, *, auto: bool) -> None:
+    def __init__(self, memory: Memory | ForeignMemory, *, auto: bool) -> None:
         self._memory = memory
         self._auto = auto
         self._recalled: list[Recalled] = []
@@ -52,12 +53,13 @@ class TurnMemory:
 
     async def keep(self, model: Model, prompt: str, answer: str, source: Source | None) -> None:
         """Keep what is worth it of what the user said and was answered."""
-        if not self._auto or not prompt.strip():
+        memory = self._memory
+        if not self._auto or not prompt.strip() or not isinstance(memory, Memory):
             return
         facts = await self._facts(model, prompt, answer)
         try:
             if facts:
-                await in_thread(self._memory.remember, facts, source)
+                await in_thread(memory.remember, facts, source)
         except Exception as exc:
             _warn("something could not be remembered", exc)
 

@@ -194,10 +194,10 @@ class Memory:
         known = {recalled.item.id for recalled in found}
         latest = [item for scope in scopes for item in self.adapter.list_items(scope, limit=_LATEST).items]
         rest = (Recalled(item, 0.0, "among the latest") for item in latest if item.id not in known)
-        told = list(_within(_newest_of_slots([*found, *rest]), self.recall_tokens))
+        told = list(within(_newest_of_slots([*found, *rest]), self.recall_tokens))
         if self.session_id:
             passages = self._found(query[:_ASKED], [self._scope(True, KNOWLEDGE)], _CANDIDATES)
-            told += _within(passages, PASSAGE_TOKENS)
+            told += within(passages, PASSAGE_TOKENS)
         return told
 
     # Ending it
@@ -360,7 +360,7 @@ def _newest_of_slots(found: Iterable[Recalled]) -> list[Recalled]:
     ]
 
 
-def _within(found: Iterable[Recalled], budget: int) -> Iterator[Recalled]:
+def within(found: Iterable[Recalled], budget: int) -> Iterator[Recalled]:
     """As many as fit, in order; one that is too long is left out, and shorter ones after it are not."""
     for recalled in found:
         cost = about_tokens(recalled.item.text) + 2
