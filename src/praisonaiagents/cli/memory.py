@@ -285,7 +285,7 @@ def _print(items: Sequence[MemoryItem], more: Sequence[str], heading: str = "") 
         [item.id, _kind(item), when(_iso(item.updated_at)), *([why] if heading else []), item.text]
         for item, why in zip(items, more, strict=True)
     ]
-    if not is_terminal(sys.stdout) or not rows:
+    if not is_terminal(sys.stdout):
         print_table([], rows)
         return
     for item_id, kind, time, *why, text in rows:
