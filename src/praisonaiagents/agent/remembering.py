@@ -68,9 +68,9 @@ class TurnMemory:
 
         if isinstance(model, OfflineModel):
             return extract(prompt, answer)
-        from praisonaiagents.agent.extraction import extract_by_model
-
         try:
+            from praisonaiagents.agent.extraction import extract_by_model
+
             known = [found.item for found in self._recalled]
             return await extract_by_model(model, prompt, answer, known)
         except Exception as exc:

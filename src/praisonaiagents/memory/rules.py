@@ -47,6 +47,11 @@ def extract(user_text: str, assistant_text: str | None = None) -> list[Fact]:
     return list(found)
 
 
+def is_secret(text: str) -> bool:
+    """True if a text speaks of a password, a key or the like, or looks like one: that is never remembered."""
+    return _SECRET.search(text) is not None
+
+
 # --- from a text to clauses ---
 
 _FENCE = re.compile(r"```|~~~")
