@@ -1,4 +1,4 @@
-"""Tools for testing what is built on this package: an engine contract to subclass, and a language model that is scripted.
+"""Tools for testing what is built on this package: contracts of engines and of memories, and a language model that is scripted.
 
     from praisonaiagents.testing import EngineContract, ScriptedLLM, Say
 
@@ -15,15 +15,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from praisonaiagents.testing.contract import EngineContract
     from praisonaiagents.testing.llm import Call, Fail, Hang, Say, ScriptedLLM, Tool
+    from praisonaiagents.testing.memorycontract import MemoryContract
 
-__all__ = ["Call", "EngineContract", "Fail", "Hang", "Say", "ScriptedLLM", "Tool"]
+__all__ = ["Call", "EngineContract", "Fail", "Hang", "MemoryContract", "Say", "ScriptedLLM", "Tool"]
+
+
+_SUITES = {
+    "EngineContract": "praisonaiagents.testing.contract",
+    "MemoryContract": "praisonaiagents.testing.memorycontract",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "EngineContract":
-        return _contract().EngineContract
+    if name in _SUITES:
+        return getattr(_suite(_SUITES[name]), name)
     return getattr(import_module("praisonaiagents.testing.llm"), name)
 
 
@@ -31,8 +38,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _contract() -> Any:
-    name = "praisonaiagents.testing.contract"
+def _suite(name: str) -> Any:
     if name not in sys.modules:
         import pytest
 
