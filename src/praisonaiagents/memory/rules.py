@@ -156,6 +156,8 @@ _FORMS = [
     (re.compile(pattern, re.I), form)
     for pattern, form in (
         (r"^please,? ", ""),
+        (r"\b(is|am) not [^,]{1,40}?,? but ", r"\1 "),
+        (r"\bisn't [^,]{1,40}?,? but ", "is "),
         (r"^(i|we)(?:'m|'re) ", r"\1 am "),
         (r"^we are ", "we am "),
         (r"^(i|we)(?:'ve| have) (?=(?:just|recently|now|already|also|been|moved|switched|decided|settled|agreed|chosen)\b)", r"\1 "),
@@ -168,7 +170,6 @@ _FORMS = [
         (r"\bis not\b", "isn't"),
         (r"^(my [\w' -]{1,40}?)'s (?=(?:called|named|a|an|from|not)\b)", r"\1 is "),
         (r"^(my [\w' -]{0,30}name)'s ", r"\1 is "),
-        (r"\bnot [^,]{1,40}?,? but ", ""),
         (r",? not [^,]{1,40}$", ""),
         (r"(?:,? (?:any ?more|now|too|as well|very much|a lot|so much|these days|nowadays|today|yesterday|again|though|by the way"
          r"|please|thanks|thank you|instead|at work|last (?:week|month|year)|this (?:week|month|year)|(?:a few|two) \w+ ago)){1,3}$", ""),
@@ -183,7 +184,7 @@ _EMPLOYER_AND_JOB = re.compile(r"^(i (?:am employed|work|am working)) ((?:at|for
 
 def _plain(clause: str) -> list[str]:
     """The plain forms of a clause: several if it says several things of one subject."""
-    if re.match(r"my name is not\b(?!.*\bbut\b)|my name isn't\b", clause, re.I):
+    if re.match(r"my name is not\b(?!.*\bbut\b)|my name isn't\b(?!.*\bbut\b)", clause, re.I):
         return []
     gone = bool(_GONE.search(clause)) and not re.search(r"\bno longer\b", clause, re.I)
     clause = clause.strip(" .!,;:")
@@ -219,7 +220,7 @@ _CUT = re.compile(
     re.I,
 )
 _POINTS_BACK = re.compile(
-    r"^(?:it|that|this|these|those|you|your|him|her|them|how|what|when|where|why|who|the (?:idea|way|fact|same|sound|look)|one|some"
+    r"^(?:it|that|this|these|those|you|your|him|her|them|how|what|when|where|why|who|the (?:idea|way|fact|same|sound|look|other|first|second|third|last|next|former|latter)|one|some|and|or"
     r"|everything|nothing|anything|something|all|to (?:know|see|be|ask|say|think|believe|thank)|an? (?:example|lot|bit))\b",
     re.I,
 )
@@ -230,7 +231,7 @@ _DATE = re.compile(
     re.I,
 )
 _ZONE = re.compile(
-    r"[A-Za-z]+/[A-Za-z_]+(?:/[A-Za-z_]+)?|(?:utc|gmt)(?: ?[+-] ?\d{1,2}(?::?\d{2})?)?|[A-Z]{2,5}|[A-Z][a-z]+ time",
+    r"[A-Za-z]+/[A-Za-z_]+(?:/[A-Za-z_]+)?|(?i:utc|gmt)(?: ?[+-] ?\d{1,2}(?::?\d{2})?)?|[A-Z]{2,5}|[A-Z][a-z]+ time",
     re.A,
 )
 _LIST = re.compile(r",? (?:and|&|or) |, ")
@@ -329,7 +330,7 @@ _GUARDS: Mapping[str, Callable[[str], list[str]]] = {
     "other": _thing,
     "topic": lambda text: [text.lower()] if len(text.split()) <= 3 else [],
     "things": _things,
-    "lang": _known(LANGUAGES),
+    "lang": _known(LANGUAGES.values()),
     "techs": _techs,
     "date": lambda text: [text] if _DATE.search(_value(text)) else [],
     "zone": lambda text: [text] if _ZONE.fullmatch(text) else [],
@@ -339,7 +340,7 @@ _GUARDS: Mapping[str, Callable[[str], list[str]]] = {
     "pet": lambda text: [text.lower().removesuffix("s")],
     "tool": lambda text: [text.lower()],
     "style": lambda text: [text.lower()],
-    "choice": _thing,
+    "choice": lambda text: [] if re.match(r"an? ", text, re.I) else _thing(text),
     "purpose": _thing,
     "note": _note,
     "number": lambda text: [text.lower()],
@@ -377,9 +378,7 @@ def _rules(table: Iterable[tuple[str, ...] | tuple[object, ...]]) -> list[_Rule]
 _REL = rf"(?P<rel>{'|'.join(sorted(RELATIVES, key=len, reverse=True))})"
 _PET = rf"(?P<pet>(?:{'|'.join(PETS)})s?)"
 _NUMBER = r"(?P<number>two|three|four|five|\d)"
-_TOOL = (
-    r"(?P<tool>editor|ide|operating system|os|shell|browser|terminal|phone|laptop|keyboard layout|car|tech stack|stack)"
-)
+_TOOL = r"(?P<tool>editor|ide|operating system|os|shell|browser|terminal|keyboard layout)"
 _DIET = rf"(?P<diet>{'|'.join(DIETS)})"
 _STYLE = r"(?P<style>short|brief|concise|simple|detailed|long|formal|informal|casual|friendly|technical|terse)"
 _CHOOSE = r"(?:use|go (?:with|for)|stick with|stay with|adopt|pick|choose|switch to|move to|migrate to)"
@@ -411,16 +410,16 @@ _RULES = _rules((
     (r"i (?:work|am working|am employed) as (?:an? |the )?(?P<job>.+)", "The user works as a {job}", "user.job"),
     (r"(?:i am|my job is|my (?:role|profession) is|i became) (?:an? )?(?P<job>.+)", "The user works as a {job}", "user.job", "fact", 0.85),
     (r"i (?:work|am working|am employed) (?:at|for|by) (?P<org>.+)", "The user works at {org}", "user.employer"),
-    (r"i (?:joined|started at|started working (?:at|for)) (?P<org>.+)", "The user works at {org}", "user.employer"),
+    (r"i started (?:a (?:new )?job |working )?(?:at|for) (?P<org>.+)", "The user works at {org}", "user.employer"),
     (r"my employer is (?P<org>.+)", "The user works at {org}", "user.employer"),
-    (r"i (?:no longer work (?:at|for)|quit|left) (?P<org>.+)", "The user no longer works at {org}", "user.employer", "correction", 0.9,
+    (r"i (?:no longer work (?:at|for)|(?:quit|left) my job at) (?P<org>.+)", "The user no longer works at {org}", "user.employer", "correction", 0.9,
      "The user works at {org}"),
     (r"(?:i|we) am (?:working on|building|developing) (?P<thing>(?:an?|the|my|our) .+)", "The user is working on {thing}", None, "fact", 0.7),
     (r"my project is (?:called |named )?(?P<thing>.+)", "The user's project is {thing}", "user.project", "fact", 0.7),
     # what they use
     (r"(?:i|we|our team) (?:uses?|works? with|codes? in|programs? in|writes?|develops? in) (?P<techs>.+)", "The user uses {techs}", "user.uses.{techs}"),
     (r"(?:i|we) (?:no longer use|stopped using|quit using) (?P<techs>.+)", "The user no longer uses {techs}", "user.uses.{techs}", "correction"),
-    (rf"my {_TOOL} is (?P<thing>.+)", "The user's {tool} is {thing}", "user.{tool}", "fact", 0.8),
+    (rf"my {_TOOL} is (?P<techs>.+)", "The user's {tool} is {techs}", "user.{tool}", "fact", 0.8),
     # languages
     (r"i speak (?:fluent |a little )?(?P<lang>.+)", "The user speaks {lang}", "user.speaks.{lang}"),
     (r"my (?:native|first) language is (?P<lang>.+)|my mother tongue is (?P<lang2>.+)", "The user speaks {lang}", "user.speaks.{lang}"),
@@ -456,7 +455,7 @@ _RULES = _rules((
      "user.answers.length", "preference", 0.8),
     (r"(?:always )?use (?P<style>metric|imperial)(?: units| system)?", "The user wants {style} units", "user.units", "preference"),
     (r"(?P<note>(?:always|never) (?!been\b|had\b|mind\b|say\b|was\b|i\b)[a-z]+ .+)", "The user asks: {note}", None, "preference", 0.75),
-    (r"don't (?P<thing>(?:use|write|add|include|call|address|apologi[sz]e|repeat) .+)", "The user asks: don't {thing}", None, "preference", 0.75),
+    (r"don't (?P<thing>(?:use|write|add|include|call|address|apologi[sz]e|repeat) (?!that\b|this\b|it\b|the\b|these\b|those\b).+)", "The user asks: don't {thing}", None, "preference", 0.75),
     # decisions
     (rf"{_MADE} {_CHOOSE} (?P<choice>.+?){_FOR}{_INSTEAD}", "Decided: {choice} for {purpose}", _decided, "decision"),
     (rf"{_SETTLED} (?P<choice>.+?){_FOR}{_INSTEAD}", "Decided: {choice} for {purpose}", _decided, "decision"),
