@@ -67,6 +67,10 @@ def test_a_statement_is_a_fact(said: str, text: str, slot: str | None) -> None:
         "Is my name Al?",
         "If I lived in Paris, I like to think I work as a baker.",
         "Imagine I am a doctor.",
+        "If I ever move, I like jazz.",
+        "I like jazz if it is quiet.",
+        "I like jazz, said nobody. My brother claims, I like jazz.",
+        "Just kidding, I like jazz.",
         "Suppose my name is Max.",
         "I would like a table.",
         "Maybe I like jazz.",
@@ -202,9 +206,11 @@ def test_no_pattern_repeats_a_repetition_without_bound() -> None:
 
 
 words = st.sampled_from(
-    "I my name is am live in not like Rome Al ? . , and but \" ' ` ``` > if that remember 4111 password 花子 so \n \x00 \ud800".split(
-        " "
-    )
+    [
+        *"I my name is am live in not like Rome Al ? . , and but > if that remember 4111 password".split(),
+        *"'`\"\n\x00\ud800花",
+        "```",
+    ]
 )
 
 
