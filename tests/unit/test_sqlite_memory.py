@@ -88,11 +88,12 @@ def test_what_was_acknowledged_survives_a_kill_and_is_found(path: Path) -> None:
         name = f"round{number}"
         child = _putting(path, name, 1_000_000)
         _begin(child)
-        assert child.stdout is not None
-        said = [child.stdout.readline() for _ in range(10 * number + 1)]
-        child.kill()
-        rest, _ = child.communicate()
-        acknowledged = {f"{name}-{int(line)}" for line in (*said, *rest.splitlines())}
+        with child:
+            assert child.stdout is not None
+            said = [child.stdout.readline() for _ in range(10 * number + 1)]
+            child.kill()
+            said += child.stdout.readlines()  # not `communicate`, which knows nothing of what has been read ahead
+        acknowledged = {f"{name}-{int(line)}" for line in said}
         with closing(SqliteMemory(path)) as memory:
             kept = {item for item in _names(memory) if item.startswith(f"{name}-")}
             found = {match.item.id for match in memory.search_text(ALICE, [name], limit=10_000)}
