@@ -20,7 +20,7 @@ SUFFIXES = frozenset(
     ".txt .md .markdown .rst .csv .tsv .json .jsonl .yaml .yml .toml .ini .html .htm .xml .log .tex"
     " .py .js .ts .java .go .rs .c .h .cpp .rb .sh .sql .css".split()
 )
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s*")
+_SENTENCE_END = re.compile(r"(?<=[.!?]\s)|(?<=[。！？])")  # not in 3.14 or example.com
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LOOKS_LIKE_PATH = re.compile(r"[^\s]{1,1000}")
 
@@ -50,7 +50,7 @@ def read(source: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
 def passages(text: str) -> Iterator[str]:
     """The passages of a text, in order; none is longer than `PASSAGE` characters."""
     gathered = ""
-    for piece in _pieces(text):
+    for piece in filter(None, map(str.strip, _pieces(text))):
         if gathered and len(gathered) + 2 + len(piece) > PASSAGE:
             yield gathered
             gathered = ""
@@ -60,22 +60,20 @@ def passages(text: str) -> Iterator[str]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Paragraphs, the long ones cut."""
+    """Paragraphs, the long ones cut; with blanks around them, and perhaps nothing else."""
     for paragraph in _PARAGRAPH.split(text):
         if len(paragraph.strip()) <= PASSAGE:
-            if paragraph.strip():
-                yield paragraph.strip()
+            yield paragraph
             continue
         gathered = ""
         for sentence in _SENTENCE_END.split(paragraph.strip()):
             for start in range(0, len(sentence), PASSAGE):
                 part = sentence[start : start + PASSAGE]
-                if gathered and len(gathered) + 1 + len(part) > PASSAGE:
+                if len(gathered) + len(part) > PASSAGE:
                     yield gathered
                     gathered = ""
-                gathered = f"{gathered} {part}" if gathered else part
-        if gathered.strip():
-            yield gathered.strip()
+                gathered += part
+        yield gathered
 
 
 def _path(source: str | os.PathLike[str]) -> Path | None:

@@ -67,7 +67,7 @@ class ProcessMemory:
         last = _place(after)
         found = self._in(scope, lambda kept: superseded or kept.item.superseded_by is None)
         rest = [kept for kept in found if last is None or (kept.item.updated_at, kept.number) < last]
-        page = rest[:limit]
+        page = rest[: max(limit, 0)]
         more = page and len(rest) > limit
         return ItemPage(
             [_copy(kept.item) for kept in page], f"{page[-1].item.updated_at!r} {page[-1].number}" if more else None

@@ -21,6 +21,7 @@ from praisonaiagents.model.message import check_json
 
 KINDS = ("fact", "preference", "decision", "correction", "note", "passage")
 MEMORY, KNOWLEDGE = "memory", "knowledge"
+_LARGEST = (2 - 2**-23) * 2.0**127  # of the 32-bit floats, as which embeddings are stored
 MAX_TEXT = 32_000  # characters: what is longer is a document, which knowledge cuts into passages
 
 
@@ -125,9 +126,15 @@ def check_embeddings(items: Sequence[MemoryItem], embeddings: Sequence[Embedding
     if embeddings and len(embeddings) != len(items):
         raise InvalidMessage(f"{len(items)} items and {len(embeddings)} embeddings: give one for each, or none at all")
     for embedding in embeddings:
-        if embedding is not None and not (embedding.values and all(map(math.isfinite, embedding.values))):
-            raise InvalidMessage("an embedding is made of finite numbers, and not empty")
+        if embedding is not None:
+            check_embedding(embedding)
     return list(embeddings) or [None] * len(items)
+
+
+def check_embedding(embedding: Embedding) -> None:
+    """Raise `InvalidMessage` unless it has numbers, all of them finite also in 32 bits."""
+    if not (len(embedding.values) and all(abs(value) <= _LARGEST for value in embedding.values)):
+        raise InvalidMessage("an embedding is made of finite numbers of 32 bits, and not empty")
 
 
 def _check_text(name: str, value: object) -> None:
