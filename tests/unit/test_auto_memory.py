@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from wire import Wire
 
 from praisonaiagents import Agent, MemoryConfig, Session
 from praisonaiagents.agent.remembering import MEMORIES, NotRemembered
-from praisonaiagents.memory.memory import HEADING, Memory
-from praisonaiagents.model.memory import Source
+from praisonaiagents.errors import ConfigError
+from praisonaiagents.memory.facts import Fact
+from praisonaiagents.memory.memory import HEADING, Memory, NotEmbedded
+from praisonaiagents.model.memory import Scope, Source
 from praisonaiagents.session import DefaultSessionStore
-from praisonaiagents.testing.llm import Call, Fail, Reply, Request, Say, ScriptedLLM, Tool
+from praisonaiagents.testing.llm import Call, Fail, Hang, Reply, Request, Say, ScriptedLLM, Tool
 
 MakeAgent = Callable[..., Agent]
 ALICE = "My name is Alice"
@@ -249,14 +253,71 @@ def test_a_memory_that_cannot_be_read_costs_no_answer(make_agent: MakeAgent, hom
     assert len(DefaultSessionStore().messages("s", user_id="alice")) == 2
 
 
-def test_an_embedder_that_fails_costs_no_answer(make_agent: MakeAgent) -> None:
+def test_an_embedder_that_fails_costs_neither_answer_nor_memory(make_agent: MakeAgent) -> None:
     def broken(texts: Any) -> Any:
         raise RuntimeError("hunter22")
 
     agent = make_agent(llm="offline", memory=auto(embedder=broken))
-    with pytest.warns(NotRemembered) as told:
-        assert agent.chat(ALICE)
+    later = make_agent(llm="offline", memory=auto("t", embedder=broken))
+    with pytest.warns(NotEmbedded) as told:
+        assert "Alice" in agent.chat(ALICE) + later.chat(WHO).replace(ALICE, "")
+    assert known() == ["The user's name is Alice"]
     assert "hunter22" not in "".join(str(warning.message) for warning in told)
+
+
+def test_a_memory_that_fails_in_every_turn_is_told_of_in_every_turn(make_agent: MakeAgent, home: Path) -> None:
+    home.mkdir()
+    (home / "memory.db").write_text("not a database, but a text that is long enough to look like one to anybody")
+    agent = make_agent(llm="offline", memory=MemoryConfig(user_id="alice", backend="sqlite"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            agent.chat("Hello")
+    assert len([warning for warning in caught if warning.category is NotRemembered]) == 3
+
+
+def test_a_model_that_takes_too_long_to_note_withholds_no_answer(make_agent: MakeAgent, wire: Wire) -> None:
+    with ScriptedLLM(lambda request: Hang("x") if "<exchange>" in str(request.messages) else Say("Hi.")) as llm:
+        agent = make_agent(memory=auto(), **wire.agent(llm))
+        with pytest.warns(NotRemembered, match="rules did"):
+            assert agent.chat(ALICE, timeout=1) == "Hi."
+    assert known() == ["The user's name is Alice"]
+
+
+def test_a_memory_that_is_given_is_used_as_it_is(make_agent: MakeAgent) -> None:
+    with Memory("alice", backend="in_memory") as hers, Memory("bob", backend="in_memory") as his:
+        agent = make_agent(llm="offline", memory=hers)
+        agent.store_memory("Keeps a parrot")
+        assert agent._memory_instance is hers
+        assert agent.user_id == "alice"
+        assert [item.text for item in hers.items()] == ["Keeps a parrot"]
+        assert make_agent(llm="offline", memory=his).get_memory_context("parrot") == ""
+        with pytest.raises(ConfigError, match="user_id"):
+            make_agent(llm="offline", memory=hers, user_id="bob")
+        with Session("s", "alice") as session:
+            assert "parrot" in session.Agent("A", llm="offline", memory=hers).get_memory_context("parrot")
+            with pytest.raises(ConfigError, match="another user"):
+                session.Agent("A", llm="offline", memory=his)
+            with pytest.raises(ConfigError, match="pass a memory to the agents"):
+                Session("t", "alice", memory_config=hers)
+
+
+def test_of_facts_that_contradict_each_other_at_once_one_counts(home: Path) -> None:
+    start = threading.Barrier(4)
+
+    def learn(number: int) -> None:
+        with Memory("alice") as memory:
+            for slot in range(20):
+                start.wait()
+                memory.remember(
+                    [Fact(f"The user lives in City{number}", slot=f"slot.{slot}")], Source("s", f"m{number}")
+                )
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(learn, range(4)))
+    with Memory("alice") as memory:
+        for slot in range(20):
+            assert len(memory.adapter.in_slot(Scope("alice"), f"slot.{slot}")) == 1
 
 
 def test_a_failed_turn_leaves_no_memory(make_agent: MakeAgent, wire: Wire) -> None:

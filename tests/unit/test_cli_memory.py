@@ -122,6 +122,9 @@ def test_an_export_holds_everything(cli: Cli, ids: list[str], tmp_path: Path) ->
     assert done.out == f"Exported 3 memories to {tmp_path}/m.json\n"
     assert json.loads((tmp_path / "m.json").read_text("utf-8")) == whole
     assert (tmp_path / "m.json").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "m.json").chmod(0o644)
+    cli("memory", "export", "-o", str(tmp_path / "m.json"))
+    assert (tmp_path / "m.json").stat().st_mode & 0o777 == 0o600
     assert cli("memory", "export", "-o", str(tmp_path / "missing" / "m.json")).status == 1
 
 

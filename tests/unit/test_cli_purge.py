@@ -158,3 +158,12 @@ def test_what_is_remembered_of_a_user_goes_too(cli: Cli, home: Path) -> None:  #
     assert "What was remembered in the data folder: 2 items" in shown.out
     assert b"alice" not in left()
     assert b"bob likes opal tea" in left()
+
+
+def test_what_was_learnt_in_a_session_goes_with_it(cli: Cli, home: Path) -> None:  # noqa: F811
+    for session, text in (("mon", "My name is Zoe and I live in Lisbon"), ("tue", "My name is Zoe")):
+        assert cli("run", text, "--session", session, "--remember", "--user", "zoe").status == 0
+    assert cli("session", "purge", "--user", "zoe", "--session", "mon", "--yes").status == 0
+    [left] = cli("memory", "list", "--user", "zoe", "--json").json()["memories"]
+    assert (left["text"], [source["session_id"] for source in left["sources"]]) == ("The user's name is Zoe", ["tue"])
+    assert b"isbon" not in b"".join(path.read_bytes() for path in home.glob("memory.db*"))

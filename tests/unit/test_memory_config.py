@@ -167,3 +167,14 @@ def test_a_url_is_never_shown() -> None:
         Agent("A", llm="offline", memory=config, db=URL.replace(SECRET, SECRET[::-1]))
     assert SECRET not in str(raised.value)
     assert SECRET[::-1] not in str(raised.value)
+
+
+def test_the_url_of_a_memory_is_no_place_of_sessions() -> None:
+    config, _ = resolve("mongodb://user:hunter2@host/x")
+    assert (config.backend, config.config, config.db) == ("mongodb", {"url": "mongodb://user:hunter2@host/x"}, None)
+    assert "hunter2" not in repr(config)
+
+
+def test_an_embedder_has_a_name_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="needs a name"):
+        Agent("A", llm="offline", memory=MemoryConfig(embedder=lambda texts: []))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,33 @@ def test_an_agent_of_somebody_else_is_refused(
         session.Agent("A", llm="offline", **settings)
 
 
+@pytest.mark.parametrize("memory", [True, False, {"auto_memory": True}, "in_memory"], ids=str)
+def test_what_an_agents_memory_does_not_say_is_as_the_session_has_it(home: Path, memory: Any) -> None:
+    with Session("s", "alice", memory_config={"max_messages": 4, "recall_tokens": 0}) as session:
+        agent = session.Agent("A", llm="offline", memory=memory)
+        for number in range(8):
+            agent.chat(f"I have {number} cats")
+        if memory is not False:
+            assert agent._memory_instance.recall_tokens == 0
+    with open_store(max_messages=4) as store:
+        assert len(store.messages("s", user_id="alice")) <= 4
+        assert len(store.engine.read(Key("alice", "s"), 0).messages) < 8
+
+
+def test_no_two_agents_share_a_mark(session: Session) -> None:
+    makes: list[tuple[str | None, str | None]] = [
+        ("A", "B"),
+        ("A:B", None),
+        (None, "Writer"),
+        ("Writer", None),
+        ("A%3AB", None),
+    ]
+    for number, (name, role) in enumerate(makes):
+        agent = session.Agent(name, role, llm="offline")
+        agent.chat(f"Only number {number} hears this")
+        assert len(agent.chat_history) == 2
+
+
 # --- state ---
 
 
@@ -245,6 +273,36 @@ def test_the_context_of_a_query_holds_memories_and_passages(session: Session) ->
     assert session.get_context("tea", max_items=1).count("\n- ") == 2
 
 
+def test_a_file_that_is_added_again_takes_its_own_place(session: Session, tmp_path: Path) -> None:
+    file = tmp_path / "oven.txt"
+    for degrees in (200, 220):
+        file.write_text(f"The oven needs {degrees} degrees.\n\n" + "Other text. " * 200, "utf-8")
+        session.add_knowledge(file)
+        session.add_knowledge(str(file))
+    assert [found["text"] for found in session.search_knowledge("oven degrees") if "oven" in found["text"]] == [
+        "The oven needs 220 degrees."
+    ]
+
+
+@pytest.mark.parametrize("text", [".", "notes", "~nobody what", "/etc/passwd", "a.b c", "x" * 5000, "\x00 here"])
+def test_a_text_that_names_no_text_file_is_a_text(session: Session, text: str, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    assert session.add_knowledge(text) >= 1
+    assert all(found["metadata"] == {"source": "text"} for found in session.search_knowledge(text))
+
+
+def test_what_is_neither_file_nor_folder_is_refused(session: Session, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(ConfigError, match="neither a file nor a folder"):
+        session.add_knowledge(tmp_path / "pipe.txt")
+    (tmp_path / "a.txt").write_text("Good text", "utf-8")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\xff")
+    (tmp_path / "pipe.txt").unlink()
+    with pytest.raises(ConfigError, match="no text in UTF-8"):
+        session.add_knowledge(tmp_path)
+    assert session.search_knowledge("good") == []  # all of a folder, or nothing
+
+
 REFUSED: list[tuple[Callable[[Session], object], type[Exception]]] = [
     (lambda session: session.add_memory(""), InvalidMessage),
     (lambda session: session.add_memory(None), ConfigTypeError),  # type: ignore[arg-type]
@@ -261,6 +319,13 @@ REFUSED: list[tuple[Callable[[Session], object], type[Exception]]] = [
     (lambda session: session.add_knowledge("http://example.com/a.html"), ConfigError),
     (lambda session: session.add_knowledge("missing.md"), ConfigError),
     (lambda session: session.save_state([1]), ConfigTypeError),  # type: ignore[arg-type]
+    (lambda session: session.get_state([1]), ConfigTypeError),  # type: ignore[arg-type]
+    (lambda session: session.memory.recall(5), ConfigTypeError),  # type: ignore[arg-type]
+    (lambda session: session.memory.page(after=5), ConfigTypeError),  # type: ignore[arg-type]
+    (lambda session: session.memory.page(limit=-5), ConfigError),
+    (lambda session: session.memory.forget(["a"]), ConfigTypeError),  # type: ignore[arg-type]
+    (lambda session: session.memory.add("a", metadata=[]), InvalidMessage),  # type: ignore[arg-type]
+    (lambda session: session.increment_state("a", 0.5, 10**400, scope="temp"), ConfigError),
     (lambda session: session.set_state("a", 1, scope="users"), ConfigError),  # type: ignore[arg-type]
 ]
 
@@ -324,6 +389,52 @@ def test_closing_where_nothing_could_be_opened_is_harmless(tmp_path: Path) -> No
     session.close()
 
 
+def test_what_cannot_be_closed_keeps_nothing_else_open(home: Path) -> None:
+    class Broken:
+        def search(self, query: str) -> list[str]:
+            return []
+
+        def add(self, text: str) -> None:
+            raise NotImplementedError
+
+        def close_connections(self) -> None:
+            raise OSError("no")
+
+    session = Session("s", db=f"sqlite:///{home}/x.db")
+    agent = session.Agent("A", llm="offline", memory=Broken())
+    agent.chat("Hello")
+    session.add_memory("Likes tea")
+    with pytest.raises(OSError, match="no"):
+        session.close()
+    assert not [name for name in open_files() if name.startswith(str(home))]
+
+
+def test_a_turn_after_closing_is_closed_by_the_next_close(home: Path) -> None:
+    session = Session("s", db=f"sqlite:///{home}/x.db", memory_config={"auto_memory": True})
+    agent = session.Agent("A", llm="offline")
+    for text in (ALICE, WHO):
+        answer = agent.chat(text)
+        assert [name for name in open_files() if name.startswith(str(home))]
+        session.close()
+        assert not [name for name in open_files() if name.startswith(str(home))]
+    assert "Alice" in answer
+    assert len(agent.chat_history) == 4
+
+
+def open_files() -> list[str]:
+    """The names of the files this process has open."""
+    folder = Path("/proc/self/fd")
+    return [os.readlink(link) for link in folder.iterdir() if os.path.lexists(link)] if folder.is_dir() else []
+
+
+def test_many_threads_may_begin_at_once(home: Path) -> None:
+    with Session("s", memory_config={"backend": "in_memory"}) as session, ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: session.add_memory(f"Number {number}"), range(40)))
+        list(threads.map(lambda number: session.increment_state("n", scope="temp"), range(4_000)))
+        assert len(list(session.memory.items())) == 40
+        assert session.get_state("n", scope="temp") == 4_000
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_closing_in_a_forked_child_leaves_the_parent_its_own(db: str | None, tmp_path: Path) -> None:
     code = """
@@ -364,6 +475,10 @@ def test_closing_in_a_forked_child_leaves_the_parent_its_own(db: str | None, tmp
         ({"memory_config": {"backend": "fiel"}}, ConfigError),
         ({"memory_config": {"session_id": "s"}}, ConfigError),
         ({"memory_config": 5}, TypeError),
+        ({"memory_config": {"backend": "redis"}}, ConfigError),
+        ({"memory_config": {"recall_tokens": -1}}, ConfigError),
+        ({"memory_config": {"config": [1]}}, TypeError),
+        ({"timeout": "x"}, TypeError),
         ({"knowledge_config": {"unknown": 1}}, TypeError),
     ],
     ids=str,

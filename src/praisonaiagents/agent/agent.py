@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -90,17 +90,20 @@ class Agent:
         self._about = {"role": role, "goal": goal}
         self._llm = llm if llm is not None else model
         self._server = {"base_url": base_url, "api_key": api_key}
-        config, self._memory_instance = resolve(memory)
+        config, instance = resolve(memory)
+        if isinstance(instance, Memory):
+            config = with_settings(config, user_id=instance.user_id)
         self._config = with_settings(config, db=db, session_id=session_id, user_id=user_id)
         self._store = session_store
         self._view = EVERYTHING
+        self._lender: Callable[[], SessionStore] | None = None
         self._opened: SessionStore | None = None
         self._session_id = self._config.session_id or self._generated_session_id()
         if self._session_id is None and (self._config.compact_at or self._config.retention):
             raise ConfigError("compact_at and retention are about a session that is kept: pass session_id= or db= too")
         self._check_adapter()
-        if isinstance(self._memory_instance, Memory):
-            self._memory_instance = memory_of(with_embedder(self._config), self.user_id, self._session_id)
+        own = memory_of(with_embedder(self._config), self.user_id, self._session_id) if instance is None else instance
+        self._memory_instance: Any = own
         self._conversation: Conversation | None = None
         self._early_history: list[dict[str, Any]] = []
         self._models: PerLoop[Any] | None = None
@@ -214,12 +217,13 @@ class Agent:
         short = is_short(memory_type)
         if isinstance(self._memory_instance, Memory):
             self._memory_instance.add(content, metadata=metadata, session_only=short)
+        elif type(self._memory_instance) is not NullMemory:
+            self._memory_instance.add(content)
 
     def get_memory_context(self, query: str | None = None) -> str:
         """What a model would be told of the long-term memory with this query, as a text; empty if that is nothing."""
-        if not isinstance(self._memory_instance, Memory):
-            return ""
-        return told(self._memory_instance.recall(query or ""))
+        memory = self._recalling()
+        return told(memory.recall(query or "")) if memory else ""
 
     def warm_up(self) -> None:
         """Load the LLM library now, in this thread, so that the first turn does not have to."""
@@ -230,17 +234,19 @@ class Agent:
 
     def close(self) -> None:
         """Let go of what the agent opened. Calling it twice is harmless, and so is a turn after it: that opens it again."""
-        if self._conversation is not None and self._config.adapter is not None:
-            from praisonaiagents.agent import background
+        with ExitStack() as steps:  # what cannot be closed keeps nothing else open
+            if self._opened is not None or self._lender is not None:
+                self._early_history, self._conversation = self.chat_history, None
+            if self._opened is not None:
+                steps.callback(self._opened.close)
+                self._opened = None
+            if self._models is not None:
+                steps.callback(self._models.close)
+            steps.callback(self._memory_instance.close_connections)
+            if self._conversation is not None and self._config.adapter is not None:
+                from praisonaiagents.agent import background
 
-            background.run(self._conversation.close())
-        self._memory_instance.close_connections()
-        if self._models is not None:
-            self._models.close()
-        if self._opened is not None:
-            self._early_history, self._conversation = self.chat_history, None
-            self._opened.close()
-            self._opened = None
+                steps.callback(background.run, self._conversation.close())
 
     async def aclose(self) -> None:
         """`close` on the running event loop."""
@@ -347,7 +353,7 @@ class Agent:
         if self._config.adapter is not None:
             return self._adapted(limit or self._config.max_messages)
         return StoredConversation(
-            store := self._store or self._open_store(),
+            store := self._lender() if self._lender else self._store or self._open_store(),
             self._session_id,
             self.user_id,
             agent_name=self.name,
@@ -360,16 +366,23 @@ class Agent:
     def _turn_memory(self) -> TurnMemory | None:
         from praisonaiagents.agent.remembering import TurnMemory
 
+        memory = self._recalling()
+        return TurnMemory(memory, auto=self._config.auto_memory) if memory else None
+
+    def _recalling(self) -> Memory | ForeignMemory | None:
+        """The memory that the model is told from; None if there is none."""
         memory = self._memory_instance
         if type(memory) is NullMemory:
             return None
-        foreign = not isinstance(memory, (Memory, ForeignMemory))
-        return TurnMemory(ForeignMemory(memory) if foreign else memory, auto=self._config.auto_memory)
+        return memory if isinstance(memory, (Memory, ForeignMemory)) else ForeignMemory(memory)
 
     def _part(self) -> str | None:
-        """What the messages of this agent are marked with."""
+        """What the messages of this agent are marked with: `name`, or `name:role`, so that no two agents share a mark."""
         role = self._about["role"]
-        return f"{self.name}:{role}" if self.name and role else self.name or role
+        if not (self.name or role):
+            return None
+        name = (self.name or "").replace("%", "%25").replace(":", "%3A")
+        return f"{name}:{role}" if role else name
 
     def _adapted(self, limit: int | None) -> Conversation:
         from praisonaiagents.agent.background import in_background

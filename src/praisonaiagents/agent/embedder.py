@@ -8,12 +8,14 @@ reader would get wrong: it is called in a worker thread and works on the backgro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from praisonaiagents.errors import ConfigError, MissingDependency, ModelError
 from praisonaiagents.memory.config import MemoryConfig
+
+TIMEOUT_S = 30.0
 
 
 def with_embedder(config: MemoryConfig) -> MemoryConfig:
@@ -29,11 +31,17 @@ class ProviderEmbedder:
     Raises `ModelError` when the provider does not answer, `MissingDependency`.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, kind: Literal["query", "document"] = "document") -> None:
         provider, colon, name = model.strip().partition(":")
         if not (name if colon else provider):
             raise ConfigError("an embedder's name is 'provider:model', such as 'openai:text-embedding-3-small'")
         self.model = model.strip() if colon else f"openai:{provider}"
+        self._kind = kind
+
+    @property
+    def for_questions(self) -> ProviderEmbedder:
+        """The same for what is looked for: some providers tell questions from what answers them."""
+        return ProviderEmbedder(self.model, "query")
 
     def __call__(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         from praisonaiagents.agent import background
@@ -44,6 +52,8 @@ class ProviderEmbedder:
         return f"ProviderEmbedder({self.model!r})"
 
     async def _embedded(self, texts: list[str]) -> Sequence[Sequence[float]]:
+        import asyncio
+
         from pydantic_ai.embeddings import infer_embedding_model
         from pydantic_ai.exceptions import UserError
         from pydantic_ai.providers import infer_provider
@@ -63,8 +73,8 @@ class ProviderEmbedder:
         except (UserError, TypeError, ValueError) as exc:
             raise ConfigError(f"the embedder {self.model!r} cannot be used: {exc}") from exc
         try:
-            async with opened[0]:
-                result = await model.embed(texts, input_type="document")
+            async with opened[0], asyncio.timeout(TIMEOUT_S):
+                result = await model.embed(texts, input_type=self._kind)
         except Exception as exc:  # their texts may quote a key
             raise ModelError(f"the embedder {self.model!r} did not answer: {type(exc).__name__}") from exc
         return result.embeddings

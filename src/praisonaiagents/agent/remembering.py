@@ -9,6 +9,7 @@ conversation itself is stored elsewhere and loses nothing.
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from typing import Any
 
@@ -21,6 +22,7 @@ from praisonaiagents.memory.null import ForeignMemory
 from praisonaiagents.model.memory import Source
 from praisonaiagents.session.uncut import in_thread
 
+TIMEOUT_S = 30.0  # of the model that says what is worth keeping, if the turn has no timeout
 MEMORIES = "memories"
 """The key of a user message's metadata: `[{"id", "why"}]` of what the model was told with it."""
 
@@ -51,19 +53,21 @@ class TurnMemory:
             {MEMORIES: [{"id": found.item.id, "why": found.why} for found in self._recalled]} if self._recalled else {}
         )
 
-    async def keep(self, model: Model, prompt: str, answer: str, source: Source | None) -> None:
-        """Keep what is worth it of what the user said and was answered."""
+    async def keep(
+        self, model: Model, prompt: str, answer: str, source: Source | None, timeout_s: float | None = None
+    ) -> None:
+        """Keep what is worth it of what the user said and was answered. timeout_s: of the model, in seconds."""
         memory = self._memory
         if not self._auto or not prompt.strip() or not isinstance(memory, Memory):
             return
-        facts = await self._facts(model, prompt, answer)
+        facts = await self._facts(model, prompt, answer, timeout_s or TIMEOUT_S)
         try:
             if facts:
                 await in_thread(memory.remember, facts, source)
         except Exception as exc:
             _warn("something could not be remembered", exc)
 
-    async def _facts(self, model: Model, prompt: str, answer: str) -> list[Fact]:
+    async def _facts(self, model: Model, prompt: str, answer: str, timeout_s: float) -> list[Fact]:
         from praisonaiagents.memory.rules import extract
 
         if isinstance(model, OfflineModel):
@@ -72,7 +76,8 @@ class TurnMemory:
             from praisonaiagents.agent.extraction import extract_by_model
 
             known = [found.item for found in self._recalled]
-            return await extract_by_model(model, prompt, answer, known)
+            async with asyncio.timeout(timeout_s):
+                return await extract_by_model(model, prompt, answer, known)
         except Exception as exc:
             _warn("the model did not say what to remember, so rules did", exc)
             return extract(prompt, answer)
@@ -83,4 +88,5 @@ def _warn(what: str, exc: Exception) -> None:
     from praisonaiagents.errors import PraisonError
 
     why = exc if isinstance(exc, PraisonError) else type(exc).__name__
-    warnings.warn(f"{what}: {why}", NotRemembered, stacklevel=1)
+    # a registry of its own: Python would tell of the same failure only once
+    warnings.warn_explicit(NotRemembered(f"{what}: {why}"), None, __file__, 0, __name__, registry={})

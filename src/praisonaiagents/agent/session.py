@@ -13,8 +13,11 @@ end. `close` only lets go of what was opened, and a call after it opens it again
 from __future__ import annotations
 
 import os
+import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -67,8 +70,8 @@ class Session:
         self.user_id, self.session_id = conversation_key(
             os.urandom(4).hex() if session_id is None else session_id, user_id
         )
-        self.session_ttl = _checked_ttl(session_ttl)
-        self.timeout = timeout
+        self.session_ttl = _checked_seconds("session_ttl", session_ttl)
+        self.timeout = _checked_seconds("timeout", timeout)
         self.memory_config = _config(memory_config, "memory_config")
         self.knowledge_config = None if knowledge_config is None else _config(knowledge_config, "knowledge_config")
         if db is not None:
@@ -76,11 +79,11 @@ class Session:
         self._db = db
         self._began = time.monotonic()
         self._opened: SessionStore | None = None
-        self._agents: list[Agent] = []
+        self._agents: weakref.WeakSet[Agent] = weakref.WeakSet()
+        self._lock = threading.RLock()
         self._states = States(lambda: self._store().engine, self.session_id, self.user_id)
         self._memory: Memory | None = None
         self._knowledge: Memory | None = None
-        self._closed = False
 
     # Agents
 
@@ -113,6 +116,7 @@ class Session:
         if not any((role, instructions, settings.get("goal"), settings.get("backstory"))):
             name = name or "Assistant"
         config, instance = self._resolved(memory)
+        adapter = settings.get("db")
         agent = Agent(
             name,
             role,
@@ -121,13 +125,13 @@ class Session:
             memory=config,
             session_id=self.session_id,
             user_id=self.user_id,
-            session_store=self._store_for(config),
             **settings,
         )
         agent._memory_instance = instance
         agent._view = ALL_BY_NAME if shared else OWN_PART
-        self._agents.append(agent)
-        self._closed = False
+        if adapter is None:
+            agent._lender = lambda: self._store_for(config)
+        self._agents.add(agent)
         return agent
 
     create_agent = Agent
@@ -149,7 +153,7 @@ class Session:
 
     def get_state(self, key: str, default: Any = None, *, scope: Scope = "session") -> Any:
         """One value of the state as it is now."""
-        return self._states.all(scope).get(key, default)
+        return self._states.get(key, default, scope)
 
     def set_state(self, key: str, value: Any, *, scope: Scope = "session", expected: Any = ANYTHING) -> None:
         """Set one value, whatever others change meanwhile.
@@ -171,20 +175,20 @@ class Session:
     @property
     def memory(self) -> Memory:
         """What is remembered of the user, seen from this session. Making it opens nothing."""
-        self._closed = False
-        if self._memory is None:
-            self._memory = memory_of(with_embedder(self.memory_config), self.user_id, self.session_id)
-        return self._memory
+        with self._lock:
+            if self._memory is None:
+                self._memory = memory_of(with_embedder(self.memory_config), self.user_id, self.session_id)
+            return self._memory
 
     @property
     def knowledge(self) -> Memory:
         """Where the session's documents are."""
-        self._closed = False
         if self.knowledge_config is None:
             return self.memory
-        if self._knowledge is None:
-            self._knowledge = memory_of(with_embedder(self.knowledge_config), self.user_id, self.session_id)
-        return self._knowledge
+        with self._lock:
+            if self._knowledge is None:
+                self._knowledge = memory_of(with_embedder(self.knowledge_config), self.user_id, self.session_id)
+            return self._knowledge
 
     def add_memory(self, text: str, memory_type: str = "long", **metadata: Any) -> None:
         """Remember a sentence. "long": for all sessions of the user. "short": for this session."""
@@ -206,12 +210,11 @@ class Session:
     def add_knowledge(self, source: str | os.PathLike[str]) -> int:
         """Add a text, a text file or a folder of them to what this session knows. Returns how many passages it has.
 
-        The same passage counts once, however often it is added. Raises `ConfigError` for what is no text.
+        A text names a file if it is one word with the ending of a text file; a `Path` always names a file or a folder. A file
+        that is added again takes the place of what was known of it. Raises `ConfigError` for what is no text.
         """
-        return sum(
-            self.knowledge.add_passages(knowledge.passages(text), {"source": name})
-            for name, text in knowledge.read(source)
-        )
+        texts = list(knowledge.read(source))
+        return sum(self.knowledge.add_passages(knowledge.passages(text), name) for name, text in texts)
 
     def search_knowledge(self, query: str, limit: int = 5) -> list[dict[str, Any]]:
         """The passages that fit the query, best first, as `search_memory` tells them; `metadata["source"]` is the document."""
@@ -241,19 +244,18 @@ class Session:
 
     def close(self) -> None:
         """Close the agents that were made here, then the memory, which closes its adapter, then the store. Calling it twice is
-        harmless.
+        harmless. If a step fails the others are done, and its error is raised.
         """
-        if self._closed:
-            return
-        self._closed = True
-        for agent in self._agents:
-            agent.close()
-        for memory in (self._memory, self._knowledge):
-            if memory is not None:
-                memory.close_connections()
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        with ExitStack() as steps:
+            with self._lock:
+                store, self._opened = self._opened, None
+            if store is not None:
+                steps.callback(store.close)
+            for memory in (self._knowledge, self._memory):
+                if memory is not None and memory.in_use:
+                    steps.callback(memory.close_connections)
+            for agent in list(self._agents):
+                steps.callback(agent.close)
 
     def __enter__(self) -> Session:
         return self
@@ -275,58 +277,69 @@ class Session:
             _LOCK_TIMEOUT_S,
         ):
             return get_default_session_store()
-        if self._opened is None:
-            self._opened = open_store(
-                self._db,
-                max_messages=config.max_messages,
-                retention=config.retention,
-                lock_timeout=None if config.lock_timeout == _LOCK_TIMEOUT_S else config.lock_timeout,
-            )
-            self._closed = False
-        return self._opened
+        with self._lock:
+            if self._opened is None:
+                self._opened = open_store(
+                    self._db,
+                    max_messages=config.max_messages,
+                    retention=config.retention,
+                    lock_timeout=None if config.lock_timeout == _LOCK_TIMEOUT_S else config.lock_timeout,
+                )
+            return self._opened
 
     def _store_for(self, config: MemoryConfig) -> SessionStore:
         """The store with the bounds that an agent's own settings name."""
-        if config.lock_timeout not in (_LOCK_TIMEOUT_S, self.memory_config.lock_timeout):
-            raise ConfigError("lock_timeout is a setting of the whole session: pass it in memory_config=")
         if (config.max_messages, config.retention) == (self.memory_config.max_messages, self.memory_config.retention):
             return self._store()
         return SessionStore(self._store().engine, max_messages=config.max_messages, retention=config.retention)
 
     def _resolved(self, memory: Any) -> tuple[MemoryConfig, Any]:
-        """An agent's settings, and the memory it is told from."""
-        if memory is True:
-            return _of_agent(self.memory_config), self.memory.lent(self.user_id, self.session_id)
-        config, instance = resolve(memory)
+        """An agent's settings, and the memory it is told from. What it does not say is as in `memory_config`."""
+        given, instance = resolve(memory)
         for name, own in (("session_id", self.session_id), ("user_id", self.user_id), ("db", self._db)):
-            if getattr(config, name) not in (None, own):
+            if getattr(given, name) not in (None, own):
                 raise ConfigError(f"{name} of an agent's memory is that of its session")
-        if isinstance(instance, Memory) and not config.has_place_of_its_own:
-            instance = self.memory.lent(self.user_id, self.session_id)
-        elif isinstance(instance, Memory):
-            instance = memory_of(with_embedder(config), self.user_id, self.session_id)
-        return _of_agent(config), instance
+        if given.lock_timeout not in (_LOCK_TIMEOUT_S, self.memory_config.lock_timeout):
+            raise ConfigError("lock_timeout is a setting of the whole session: pass it in memory_config=")
+        if given.backend in ("redis", "postgres"):
+            raise ConfigError("where a session is kept is said by db= of the session")
+        if isinstance(instance, Memory) and instance.user_id != self.user_id:
+            raise ConfigError("the memory that was given is another user's than the session")
+        said = {name: value for name, value in _said(given).items() if name not in ("session_id", "user_id", "db")}
+        config = msgspec.structs.replace(self.memory_config, **said)
+        if memory is None or memory is False:
+            config = msgspec.structs.replace(config, auto_memory=False)
+        elif (isinstance(instance, NullMemory) and type(instance) is NullMemory) or instance is None:
+            instance = self._memory_for(given, config)
+        return msgspec.structs.replace(config, backend=None, config=None, embedder=None), instance
+
+    def _memory_for(self, given: MemoryConfig, config: MemoryConfig) -> Memory:
+        if given.has_place_of_its_own:
+            return memory_of(with_embedder(config), self.user_id, self.session_id)
+        return self.memory.lent(self.user_id, self.session_id, config.recall_tokens)
 
 
-def _of_agent(config: MemoryConfig) -> MemoryConfig:
-    """Without what the session says already."""
-    return msgspec.structs.replace(config, session_id=None, user_id=None, db=None, backend=None)
+def _said(config: MemoryConfig) -> dict[str, Any]:
+    """The settings that are not as they are if nothing is said."""
+    nothing = MemoryConfig()
+    fields = {name: getattr(config, name) for name in config.__struct_fields__}
+    return {name: value for name, value in fields.items() if value != getattr(nothing, name)}
 
 
 def _config(given: Any, name: str) -> MemoryConfig:
-    config, instance = resolve(given)
-    if not isinstance(instance, (Memory, NullMemory)):
-        raise ConfigTypeError(f"{name} takes settings, not a memory: pass that to the agents")
-    if config.session_id or config.user_id or config.db:
+    if given is not None and not isinstance(given, (bool, str, dict, MemoryConfig)):
+        raise ConfigTypeError(f"{name} takes settings, not {type(given).__name__}: pass a memory to the agents")
+    config, _ = resolve(given)
+    if config.session_id or config.user_id or config.db or config.backend in ("redis", "postgres"):
         raise ConfigError(f"{name} holds settings of memories; session_id=, user_id= and db= are the session's own")
     return config
 
 
-def _checked_ttl(seconds: Any) -> float | None:
+def _checked_seconds(name: str, seconds: Any) -> float | None:
     if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float))):
-        raise ConfigTypeError(f"session_ttl is a number of seconds, not {type(seconds).__name__}")
+        raise ConfigTypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
     if seconds is not None and not seconds >= 0:
-        raise ConfigError(f"session_ttl is a number of seconds from 0, not {seconds}")
+        raise ConfigError(f"{name} is a number of seconds from 0, not {seconds}")
     return seconds
 
 

@@ -75,7 +75,7 @@ async def take_turn(
                 elif Runner.is_call_tools_node(node):
                     await turn.call_tools(node, run.ctx)
     if memory:
-        await memory.keep(model, said, turn.answer, turn.source)
+        await memory.keep(model, said, turn.answer, turn.source, (settings or {}).get("timeout"))
     return turn.answer
 
 

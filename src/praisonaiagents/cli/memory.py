@@ -230,6 +230,8 @@ def export(output: str | None, session: str | None, user: str | None) -> None:
         return
     try:
         with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            if os.path.isfile(output):
+                os.fchmod(file.fileno(), 0o600)  # it may have been there
             file.write(data)
     except OSError as exc:
         raise StorageError(f"{output} cannot be written: {exc.strerror or exc}", output) from exc

@@ -60,14 +60,26 @@ def purge(user: str | None, session_id: str | None, yes: bool) -> None:
 
 
 def _forget(user: str | None, session_id: str | None) -> int:
-    """Remove what is remembered of the user, or what belongs to the session alone; how many there were."""
+    """Remove what is remembered of the user; of one session, what belongs to it alone or was learnt only there."""
+    from msgspec.structs import replace
+
     from praisonaiagents.memory.memory import Memory
+    from praisonaiagents.memory.sqlite import SqliteMemory
     from praisonaiagents.model.memory import KNOWLEDGE, MEMORY
 
     with Memory(user, session_id) as memory:
         if session_id is None:
             return memory.adapter.erase(memory.user_id)
-        return sum(memory.clear(session_only=True, shelf=shelf) for shelf in (MEMORY, KNOWLEDGE))
+        count = sum(memory.clear(session_only=True, shelf=shelf) for shelf in (MEMORY, KNOWLEDGE))
+        learnt = [
+            item for item in memory.items(superseded=True) if any(s.session_id == session_id for s in item.sources)
+        ]
+        elsewhere = {item.id: tuple(s for s in item.sources if s.session_id != session_id) for item in learnt}
+        memory.adapter.put([replace(item, sources=elsewhere[item.id]) for item in learnt if elsewhere[item.id]])
+        count += memory.forget(*(item.id for item in learnt if not elsewhere[item.id]))
+        if isinstance(memory.adapter, SqliteMemory) and (learnt or count):
+            memory.adapter.write_anew()
+        return count
 
 
 def _is_of_others(session_id: str) -> bool:

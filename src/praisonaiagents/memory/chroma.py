@@ -56,7 +56,7 @@ Client = Any  # chromadb.api.client.Client: its types are narrower than what it 
 Records = Any  # chromadb.Collection
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,200}[a-zA-Z0-9]")
 _BATCH = 500  # items of one request
-_TERMS = 64  # of one search: more of them say nothing more
+_TERMS = 64  # of one request
 _MOST_TERMS = 1_000  # of one item: Chroma stores each in a row of its own
 _SPARE = 20  # neighbours asked for beyond the limit, in case some have changed meanwhile
 _CONNECT_S = 5.0
@@ -114,7 +114,7 @@ class ChromaMemory:
         return sorted(items, key=lambda item: item.updated_at, reverse=True)
 
     def search_text(self, scope: Scope, terms: Collection[str], *, limit: int = 10) -> list[Match]:
-        wanted = list(dict.fromkeys(_text(term) for term in terms))[:_TERMS]
+        wanted = list(dict.fromkeys(_text(term) for term in terms))
         live = _in(scope)
         if not wanted or limit < 1:
             return []
@@ -261,10 +261,13 @@ class _Collections:
 
     def having(self, live: str, wanted: list[str]) -> dict[str, list[str]]:
         """The terms of each live item of the scope that has one of these."""
-        some: list[dict[str, Any]] = [{"terms": {"$contains": term}} for term in wanted]
-        one_of = some[0] if len(some) == 1 else {"$or": some}
-        rows = self.main.get(where={"$and": [{"live": live}, one_of]}, include=["metadatas"])
-        return {key: data["terms"] for key, data in zip(rows["ids"], rows["metadatas"] or [], strict=True)}
+        found: dict[str, list[str]] = {}
+        for start in range(0, len(wanted), _TERMS):
+            some: list[dict[str, Any]] = [{"terms": {"$contains": term}} for term in wanted[start : start + _TERMS]]
+            one_of = some[0] if len(some) == 1 else {"$or": some}
+            rows = self.main.get(where={"$and": [{"live": live}, one_of]}, include=["metadatas"])
+            found |= {key: data["terms"] for key, data in zip(rows["ids"], rows["metadatas"] or [], strict=True)}
+        return found
 
     def near(self, live: str, embedding: Embedding, limit: int) -> list[Match]:
         name = self._near(embedding)

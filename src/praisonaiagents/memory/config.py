@@ -180,20 +180,20 @@ class MemoryConfig(msgspec.Struct, frozen=True):
 
 
 def resolve(memory: Any) -> tuple[MemoryConfig, Any]:
-    """(the configuration that `memory=` means, the memory object). The object always has `close_connections`.
+    """(the configuration that `memory=` means, the memory object). It has `close_connections`; None: see `memory_of`.
 
     Raises `ConfigTypeError` for a type or an option nobody knows, `ConfigError` for a value that makes no sense.
     """
     if memory is None or memory is False:
         return MemoryConfig(), NullMemory()
     if memory is True:
-        return MemoryConfig(), memory_of(MemoryConfig())
+        return MemoryConfig(), None
     if isinstance(memory, (list, tuple)) and len(memory) == 1:
         return resolve(memory[0])
     if not isinstance(memory, (MemoryConfig, str, dict)) and hasattr(memory, "search") and hasattr(memory, "add"):
         return MemoryConfig(), memory if hasattr(memory, "close_connections") else ForeignMemory(memory)
     config = _config(memory)
-    return config, memory_of(config) if config.has_memory else NullMemory()
+    return config, None if config.has_memory else NullMemory()
 
 
 def memory_of(config: MemoryConfig, user_id: str | None = None, session_id: str | None = None) -> Memory:
@@ -235,6 +235,8 @@ def _config(memory: Any) -> MemoryConfig:
 
 
 def _of_string(text: str) -> MemoryConfig:
+    if text.startswith(("mongodb://", "mongodb+srv://")):
+        return MemoryConfig(backend="mongodb", config={"url": text})
     if "://" in text:
         return MemoryConfig(db=text)
     name = text.strip().lower()

@@ -22,7 +22,7 @@ SUFFIXES = frozenset(
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?]\s)|(?<=[。！？])")  # not in 3.14 or example.com
 _PARAGRAPH = re.compile(r"\n\s*\n")
-_LOOKS_LIKE_PATH = re.compile(r"[^\s]{1,1000}")
+_ONE_WORD = re.compile(r"\S{1,1000}")
 
 
 def read(source: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
@@ -79,28 +79,30 @@ def _pieces(text: str) -> Iterator[str]:
 def _path(source: str | os.PathLike[str]) -> Path | None:
     """The file or folder that is meant; None for a text."""
     if isinstance(source, str):
-        if source.startswith(("http://", "https://")) and _LOOKS_LIKE_PATH.fullmatch(source):
+        if source.startswith(("http://", "https://")) and _ONE_WORD.fullmatch(source):
             raise ConfigError("addresses are not fetched: download the page and pass its text or file")
-        if not _LOOKS_LIKE_PATH.fullmatch(source.strip()) and "\n" in source:
+        if not _ONE_WORD.fullmatch(source) or os.path.splitext(source)[1].lower() not in SUFFIXES:
             return None
-    path = Path(source).expanduser()
     try:
-        if path.exists():
-            return path
-    except (OSError, ValueError):
-        return None  # too long for a path, or with characters that none has
-    if not isinstance(source, str) or (_LOOKS_LIKE_PATH.fullmatch(source) and path.suffix.lower() in SUFFIXES):
-        raise ConfigError(f"there is no file {path}")
-    return None
+        path = Path(source).expanduser()
+        there = path.exists()
+    except (OSError, ValueError, RuntimeError):
+        there = False
+    if not there:
+        raise ConfigError(f"there is no file {os.fspath(source)}")
+    return path
 
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_SOURCE_BYTES:
+        if not path.is_file():
+            raise ConfigError(f"{path} is neither a file nor a folder")
+        with open(path, "rb") as file:
+            data = file.read(MAX_SOURCE_BYTES + 1)
+        if len(data) > MAX_SOURCE_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_SOURCE_BYTES:,} bytes: split it")
-        text = path.read_bytes().decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no text in UTF-8: convert it to text first") from None
     except OSError as exc:
         raise StorageError(f"{path} cannot be read: {exc.strerror or exc}", str(path)) from exc
-    return text

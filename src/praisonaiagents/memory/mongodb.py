@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 10_000  # matches of one search, the latest first
 _BATCH = 500  # ids of one request
-_TERMS = 64  # of one search: more of them say nothing more
 _TIMEOUTS_MS = {"serverSelectionTimeoutMS": 5_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 30_000}
 _REFUSED = {13: "not allowed", 18: "wrong user or password", 8000: "wrong user or password"}
 _SCHEMES = ("mongodb://", "mongodb+srv://")
@@ -93,7 +92,7 @@ class MongoMemory:
             return [_item(document) for document in found.sort([("updated", -1), ("id", -1)])]
 
     def search_text(self, scope: Scope, terms: Collection[str], *, limit: int = 10) -> list[Match]:
-        wanted = list(dict.fromkeys(_text(term) for term in terms))[:_TERMS]
+        wanted = list(dict.fromkeys(_text(term) for term in terms))
         if not wanted or limit < 1:
             return []
         where = _in(scope) | _is(live=True) | {"terms": {"$in": wanted}}
@@ -160,7 +159,7 @@ class MongoMemory:
         place = masked(self._url)
         try:
             yield self._opened()
-        except (errors.ConfigurationError, errors.InvalidURI) as exc:
+        except (errors.ConfigurationError, errors.InvalidURI, ValueError) as exc:
             raise ConfigError(
                 f"the MongoDB URL makes no sense ({type(exc).__name__})"
             ) from None  # it may quote a password

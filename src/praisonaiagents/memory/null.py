@@ -38,7 +38,10 @@ class ForeignMemory(NullMemory):
         from praisonaiagents.memory.memory import RECALL_TOKENS, Recalled, within
         from praisonaiagents.model.memory import MemoryItem, Scope
 
-        texts = _texts(self._memory.search(query)) if query.strip() else {}
+        found: Any = self._memory.search(query) if query.strip() else None
+        if hasattr(found, "__await__") and hasattr(found, "close"):
+            found.close()  # nobody will await it
+        texts = _texts(found)
         items = [MemoryItem(item_id, Scope("-"), text) for item_id, text in texts.items() if text.strip()]
         return list(
             within([Recalled(item, 0.0, "found by the memory that was given") for item in items], RECALL_TOKENS)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import math
 import sys
+from array import array
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from operator import mul
+from typing import TypeVar
 
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75  # k1 and b, as in FTS5
 
+Name = TypeVar("Name", bound=Hashable)
 
-def bm25(wanted: Collection[str], texts: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """The score of each text (id to terms) that has one of the wanted terms, as Okapi BM25 has it (Robertson, Zaragoza 2009).
 
-    How rare a term is, is counted among these texts.
+def bm25(wanted: Collection[str], texts: Mapping[Name, Sequence[str]], total: int | None = None) -> dict[Name, float]:
+    """The score of each text (name to terms) that has one of the wanted terms, as Okapi BM25 has it (Robertson, Zaragoza 2009).
+
+    How rare a term is, is counted among these texts, or among `total`, if the others are known to have none of the terms.
     """
-    counts = {name: Counter(terms) for name, terms in texts.items()}
+    total = len(texts) if total is None else total
+    asked = set(wanted)
+    counts = {name: Counter(filter(asked.__contains__, terms)) for name, terms in texts.items()}
     average = sum(map(len, texts.values())) / len(texts) if texts else 0.0
-    scores: dict[str, float] = {}
-    for term in set(wanted):
+    scores: dict[Name, float] = {}
+    for term in asked:
         having = [name for name, count in counts.items() if count[term]]
-        rarity = math.log(1 + (len(texts) - len(having) + 0.5) / (len(having) + 0.5))
+        rarity = math.log(1 + (total - len(having) + 0.5) / (len(having) + 0.5))
         for name in having:
             often = counts[name][term]
             length = 1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * len(texts[name]) / average
@@ -31,13 +38,19 @@ def bm25(wanted: Collection[str], texts: Mapping[str, Sequence[str]]) -> dict[st
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """The cosine of the angle between two points; 0 if one of them is the origin."""
-    lengths = math.sqrt(_dot(one, one) * _dot(other, other))
-    return _dot(one, other) / lengths if lengths else 0.0
+    return dot(unit(one), unit(other))
 
 
-def _dot(one: Sequence[float], other: Sequence[float]) -> float:
-    return sum(a * b for a, b in zip(one, other, strict=True))
+def unit(point: Sequence[float]) -> array[float]:
+    """The point with the same direction at the distance 1 from the origin; the origin as it is."""
+    length = math.hypot(*point)
+    return array("d", [value / length for value in point] if length else point)
+
+
+def dot(one: Sequence[float], other: Sequence[float]) -> float:
+    """The sum of the products; of two points at the distance 1, the cosine."""
+    return float(sum(map(mul, one, other)))
 
 
 if sys.version_info >= (3, 12):
-    _dot = math.sumprod  # ten times as fast
+    dot = math.sumprod  # ten times as fast

@@ -3,10 +3,11 @@
 The file is opened, shared and forked with as the engine of sessions does it (see `storage.sqlitefile`): any number of
 processes and threads may use it, a crash loses nothing that was acknowledged, and what only reads makes no file.
 
-`clear` and `erase` write the file anew, so that nothing of what was removed is left in it; `delete` leaves that to SQLite.
+`erase` writes the file anew, so that nothing of what was removed is left in it; `delete` and `clear` leave that to SQLite, or to
+a call of `write_anew`.
 
-What a reader would get wrong: comparing vectors costs time with each item of the scope that has one (about 10,000 vectors of
-384 numbers a tenth of a second), not with those of other users.
+What a reader would get wrong: comparing vectors costs time with each item of the scope that has one, not with those of other
+users. Many thousands in one scope want an adapter with an index of vectors.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import msgspec
 
 from praisonaiagents.errors import ConfigError
 from praisonaiagents.memory.adapter import ItemPage, Match
-from praisonaiagents.memory.rank import bm25, cosine
+from praisonaiagents.memory.rank import bm25, dot, unit
 from praisonaiagents.memory.terms import terms as terms_of
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.memory import Embedding, MemoryItem, Scope, check_embeddings, check_item, check_scope
@@ -34,7 +35,7 @@ from praisonaiagents.storage.sqlitetransaction import MEMORY, Connection
 
 APPLICATION_ID = 0x50724D65  # "PrMe", in the header of the file
 _SQL = statements("memory")
-_TERMS = 64  # of one search: more of them say nothing more
+_TERMS = 64  # in one question to the index; for more, every item of the scope is looked at
 _END = (sys.float_info.max, 2**62)
 _MOST_ROWS = 2**31
 
@@ -78,23 +79,22 @@ class SqliteMemory:
 
     def search_text(self, scope: Scope, terms: Collection[str], *, limit: int = 10) -> list[Match]:
         scope = check_scope(scope)
-        wanted = list(dict.fromkeys(_text(term) for term in terms if term and term.isalnum()))[:_TERMS]
+        wanted = list(dict.fromkeys(_text(term) for term in terms if term and term.isalnum()))
         if not wanted or limit < 1:
             return []
         with self._file.reading() as db:
-            if not db.has_search:
-                return _scanned(db, scope, wanted, limit)
-            words = " OR ".join(f'"{term}"' for term in wanted)
-            query = f'"{_word_of(scope)}" AND ({words})'
-            found = db.execute(_SQL["match"], (query, *scope, min(limit, _MOST_ROWS)))
-            return [Match(_item(body), score) for body, score in found]
+            texts, total = _indexed(db, scope, wanted) if db.has_search else _all(db, scope)
+            scores = bm25(wanted, texts, total)
+            best = heapq.nlargest(limit, ((score, number) for number, score in scores.items()))
+            bodies = [(db.execute(_SQL["body"], (number,)).fetchone()[0], score) for score, number in best]
+        return [Match(_item(body), score) for body, score in bodies]
 
     def search_near(self, scope: Scope, embedding: Embedding, *, limit: int = 10) -> list[Match]:
-        asked = array("d", embedding.values)
+        asked = unit(embedding.values)
         with self._file.reading() as db:
             rows = db.execute(_SQL["vectors"], (*_bound(scope), _text(embedding.model)))
             points = ((number, _unpacked(vector)) for number, vector in rows)
-            near = ((cosine(asked, point), number) for number, point in points if len(point) == len(asked))
+            near = ((dot(asked, point), number) for number, point in points if len(point) == len(asked))
             best = heapq.nlargest(max(limit, 0), near)
             bodies = [(db.execute(_SQL["body"], (number,)).fetchone()[0], score) for score, number in best]
         return [Match(_item(body), score) for body, score in bodies]
@@ -102,7 +102,7 @@ class SqliteMemory:
     def list_items(
         self, scope: Scope, *, after: str | None = None, limit: int = 50, superseded: bool = False
     ) -> ItemPage:
-        most = min(limit, _MOST_ROWS)
+        most = max(0, min(limit, _MOST_ROWS))
         with self._file.reading() as db:
             bounds = (*_bound(scope), *_place(after), 0 if superseded else 1, most + 1)
             rows = db.execute(_SQL["list"], bounds).fetchall()
@@ -122,8 +122,7 @@ class SqliteMemory:
         if self._is_absent():
             return 0
         with self._file.writing() as db:
-            count = _delete(db, [number for (number,) in db.execute(_SQL["numbers_in"], _bound(scope))])
-        return self._forgotten(count)
+            return _delete(db, [number for (number,) in db.execute(_SQL["numbers_in"], _bound(scope))])
 
     def erase(self, user_id: str) -> int:
         user = check_user_id(user_id)
@@ -131,16 +130,17 @@ class SqliteMemory:
             return 0
         with self._file.writing() as db:
             count = _delete(db, [number for (number,) in db.execute(_SQL["numbers_of_user"], (user,))])
-        return self._forgotten(count)
+        if count:
+            self.write_anew()
+        return count
+
+    def write_anew(self) -> None:
+        """Write the file anew, so that nothing of what was removed stays in free pages or in the log."""
+        if self.path != MEMORY and not self._is_absent():
+            write_anew(self._file)
 
     def close(self) -> None:
         self._file.close()
-
-    def _forgotten(self, count: int) -> int:
-        """Write the file anew, so that nothing of what was removed stays in free pages or in the log."""
-        if count and self.path != MEMORY:
-            write_anew(self._file)
-        return count
 
     def _is_absent(self) -> bool:
         """True if there is no file; removing something from it shall not make one."""
@@ -152,7 +152,7 @@ class SqliteMemory:
 
 def _put(db: Connection, item: MemoryItem, embedding: Embedding | None) -> None:
     live = item.superseded_by is None
-    vector = array("f", embedding.values) if embedding else None
+    vector = array("f", unit(embedding.values)) if embedding else None
     if vector is not None and sys.byteorder == "big":
         vector.byteswap()
     user_id, session_id, shelf = item.scope
@@ -173,12 +173,22 @@ def _delete(db: Connection, numbers: Iterable[int]) -> int:
     return len(rows)
 
 
-def _scanned(db: Connection, scope: Scope, wanted: list[str], limit: int) -> list[Match]:
-    """What a search finds where SQLite has no full-text search."""
-    items = {str(number): _item(body) for number, body in db.execute(_SQL["live"], tuple(scope))}
-    scores = bm25(wanted, {number: terms_of(item.text) for number, item in items.items()})
-    best = heapq.nlargest(limit, ((score, number) for number, score in scores.items()))
-    return [Match(items[number], score) for score, number in best]
+def _indexed(db: Connection, scope: Scope, wanted: list[str]) -> tuple[dict[int, list[str]], int]:
+    """The terms of the live items of the scope that may have a wanted one, by number; and how many live items there are.
+
+    FTS5 finds them, but must not rank them: it counts how rare a word is among the items of all users.
+    """
+    place = f'"{_word_of(scope)}"'
+    words = " OR ".join(f'"{term}"' for term in wanted[:_TERMS])
+    query = f"{place} AND ({words})" if len(wanted) <= _TERMS else place
+    ((total,),) = db.execute(_SQL["count"], (place,)).fetchall()
+    return {number: terms.split() for number, terms in db.execute(_SQL["match"], (query, *scope))}, total
+
+
+def _all(db: Connection, scope: Scope) -> tuple[dict[int, list[str]], int]:
+    """The same where SQLite has no full-text search."""
+    texts = {number: terms_of(_item(body).text) for number, body in db.execute(_SQL["live"], tuple(scope))}
+    return texts, len(texts)
 
 
 def _bound(scope: Scope) -> tuple[str, str | None, str]:
@@ -196,7 +206,7 @@ def _place(after: str | None) -> tuple[float, int]:
         return _END
     time, _, number = after.partition(" ")
     try:
-        return float(time), int(number)
+        return float(time), min(int(number), _END[1])
     except ValueError:
         raise ConfigError("after is what a page before gave, and nothing else") from None
 
@@ -212,7 +222,7 @@ def _unpacked(vector: bytes) -> array[float]:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"ids, slots and terms are text, not {type(value).__name__}")
-    return value
+    return value.encode("utf-8", "replace").decode()  # half a character is in nothing that is stored
 
 
 def _item(body: bytes) -> MemoryItem:

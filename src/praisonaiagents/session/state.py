@@ -15,6 +15,7 @@ copy: changing it changes nothing that is kept.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
@@ -57,6 +58,7 @@ class States:
             "app": Key(APP_USER, STATE_SESSION),
         }
         self._temp: _State = {}
+        self._lock = threading.Lock()
 
     def all(self, scope: Scope = "session") -> _State:
         """The whole state; empty if there is none."""
@@ -64,6 +66,11 @@ class States:
             return _copy(self._temp)
         record = self._engine().get(self._keys[scope])
         return _copy(record.state) if record else {}
+
+    def get(self, key: str, default: Any = None, scope: Scope = "session") -> Any:
+        """One value."""
+        _check_key(key)
+        return self.all(scope).get(key, default)
 
     def replace(self, state: Mapping[str, Any], scope: Scope = "session") -> None:
         """Make this the whole state. Of several at once the last wins."""
@@ -98,7 +105,10 @@ class States:
             before = state.get(key, default)
             if not _is_number(before):
                 raise ConfigTypeError(f"the value of {key!r} is no number but {type(before).__name__}")
-            return state | {key: before + by}
+            try:
+                return state | {key: before + by}
+            except OverflowError:
+                raise ConfigError(f"the sum is too large for the value of {key!r}") from None
 
         return self._change(scope, changed, may_repeat=False)[key]
 
@@ -114,10 +124,11 @@ class States:
 
     def _change(self, scope: Scope, change: Callable[[_State], _State], *, may_repeat: bool) -> _State:
         if _checked(scope) == "temp":
-            new = change(self._temp)
-            check_values({"state": new})
-            self._temp = _copy(new)
-            return new
+            with self._lock:
+                new = change(_copy(self._temp))
+                check_values({"state": new})
+                self._temp = _copy(new)
+                return new
         return self._stored(self._keys[scope], change, may_repeat)
 
     def _stored(self, key: Key, change: Callable[[_State], _State], may_repeat: bool) -> _State:
@@ -160,7 +171,7 @@ def _check_key(key: object) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _equal(value: Any, other: Any) -> bool:

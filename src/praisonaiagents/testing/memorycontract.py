@@ -226,6 +226,16 @@ class MemoryContract:
         assert found[1].item.text == "black tea"  # of the two terms it is the rarer
         assert [match.score for match in found] == sorted((match.score for match in found), reverse=True)
 
+    def test_what_others_have_does_not_change_what_fits_best(self, adapter: MemoryAdapter) -> None:
+        """Nor how well: a score that did would tell what others have."""
+        texts = ["tea one", "grass two", "grass three", "grass four"]
+        adapter.put([item(number, text) for number, text in enumerate(texts)])
+        alone = adapter.search_text(ALICE, query_terms("tea grass"))
+        assert alone[0].item.text == "tea one"
+        others = (Scope("bob"), Scope("alice", "s"), Scope("alice", None, KNOWLEDGE))
+        adapter.put([item(10 + number, "tea filler words", others[number % 3]) for number in range(60)])
+        assert adapter.search_text(ALICE, query_terms("tea grass")) == alone
+
     def test_what_is_superseded_is_not_found(self, adapter: MemoryAdapter) -> None:
         old, new = item(1, slot="a", superseded_by="mem-2"), item(2, slot="a")
         adapter.put([old, new], [Embedding("m", [1.0, 0.0])] * 2)
@@ -248,8 +258,9 @@ class MemoryContract:
 
     def test_a_question_of_ten_thousand_terms(self, adapter: MemoryAdapter) -> None:
         adapter.put([item(1)])
-        terms = ["tea", *(f"word{number}" for number in range(10_000))]
-        assert [match.item.id for match in adapter.search_text(ALICE, terms)] == ["mem-1"]
+        words = [f"word{number}" for number in range(10_000)]
+        for terms in (["tea", *words], [*words, "tea"]):
+            assert [match.item.id for match in adapter.search_text(ALICE, terms)] == ["mem-1"]
 
     def test_any_script_is_found(self, adapter: MemoryAdapter) -> None:
         adapter.put([item(1, "ベルリンに住んでいます"), item(2, "Живёт в Берлине"), item(3, "Lebt in Köln")])
