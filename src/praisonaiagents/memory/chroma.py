@@ -18,6 +18,8 @@ What a reader would get wrong:
 - Chroma does not let two processes open one folder: they break each other's index of embeddings. So every call here takes a
   lock, and a process that finds that another one wrote opens the folder anew, which takes about 20 ms. This holds among
   users of this class; whoever opens the folder with `chromadb` itself meanwhile is not seen. Many processes want a server.
+- Chroma in a folder does not live through a fork: in a child of a process that has used it, it hangs. So there every call but
+  `close` raises `StorageError`. A server can be used on both sides.
 
 A listing looks at all items of the scope, because Chroma cannot sort.
 """
@@ -485,6 +487,8 @@ class _SharedFolder:
     _all: ClassVar[dict[str, _SharedFolder]] = {}
     _all_lock: ClassVar[threading.Lock] = threading.Lock()
     _inherited: ClassVar[list[object]] = []
+    _opened: ClassVar[bool] = False  # by this process, or by one that it was forked from
+    _forked: ClassVar[bool] = False
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -538,6 +542,13 @@ class _SharedFolder:
     def _connected(self) -> Client:
         import chromadb
 
+        if self._forked:
+            raise StorageError(
+                f"{self._path}: Chroma hangs in a process that was forked after it was used: start processes with 'spawn', "
+                "or use a Chroma server",
+                self._path,
+            )
+        type(self)._opened = True
         return chromadb.PersistentClient(self._path, settings=_settings())
 
     def _close_client(self) -> None:
@@ -551,7 +562,7 @@ class _SharedFolder:
         import sys
 
         cls._inherited.append(cls._all)
-        cls._all, cls._all_lock = {}, threading.Lock()
+        cls._all, cls._all_lock, cls._forked = {}, threading.Lock(), cls._opened
         if module := sys.modules.get("chromadb.api.shared_system_client"):
             cls._inherited.append(module.SharedSystemClient._identifier_to_system)
             module.SharedSystemClient.clear_system_cache()

@@ -204,7 +204,10 @@ class MongoMemory:
 
         said = self._url.lower()
         timeouts: dict[str, Any] = {name: ms for name, ms in _TIMEOUTS_MS.items() if f"{name.lower()}=" not in said}
-        return MongoClient(self._url, **timeouts)
+        try:
+            return MongoClient(self._url, **timeouts)
+        except ValueError as exc:  # what the driver says of some addresses is no error of its own
+            raise ConfigError(f"the MongoDB URL makes no sense ({type(exc).__name__})") from None
 
     def _with_indexes(self, client: MongoClient[Document]) -> Documents[Document]:
         from pymongo import IndexModel, ReadPreference, WriteConcern
