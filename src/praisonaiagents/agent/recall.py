@@ -28,6 +28,7 @@ _QUOTED = 300  # characters of a text that are quoted
 _PARSED = 400  # characters; a longer sentence is a document, not a statement
 _NOTED = 3  # statements repeated in an acknowledgement
 _KEPT = 100  # sentences of a summary
+_READ = 100_000  # characters of one message; what comes after is a document
 _LISTED = 8  # sentences quoted in a summary, and questions answered of one message
 
 
@@ -159,7 +160,7 @@ def _rephrase(text: str, forms: Iterable[tuple[str, str]]) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    return [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
+    return [sentence.strip() for sentence in _SENTENCE_END.split(text[:_READ]) if sentence.strip()]
 
 
 def _asks(sentence: str) -> bool:

@@ -47,6 +47,7 @@ class Session:
     agent_url: not served yet: a session on another machine raises `ConfigError`.
     memory_config: how its agents remember, as `memory=` of an agent; also where the session's own memories rest.
     knowledge_config: where its knowledge rests, as `{"backend": ..., "config": ...}`; default: with its memories.
+    timeout: of a session on another machine, in seconds; these are not served yet.
     session_ttl: seconds after which the session counts as expired (`is_expired`), from now. None: never.
     db: a storage URL for the conversation and the state, see `storage.registry`; None: the default place.
 
@@ -309,7 +310,7 @@ class Session:
         config = msgspec.structs.replace(self.memory_config, **said)
         if memory is None or memory is False:
             config = msgspec.structs.replace(config, auto_memory=False)
-        elif (isinstance(instance, NullMemory) and type(instance) is NullMemory) or instance is None:
+        elif instance is None or type(instance) is NullMemory:
             instance = self._memory_for(given, config)
         return msgspec.structs.replace(config, backend=None, config=None, embedder=None), instance
 

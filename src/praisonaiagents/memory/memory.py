@@ -148,7 +148,7 @@ class Memory:
             return []
         items = self._reconciled(facts, source, self._scope(False))
         self._put(items)
-        self._put(self._reconciled(facts, source, self._scope(False)))  # what others put meanwhile is settled
+        self._put(self._reconciled((), source, self._scope(False), facts))  # what others put meanwhile is settled
         return [item for item in items if item.superseded_by is None]
 
     def forget(self, *item_ids: str) -> int:
@@ -218,11 +218,10 @@ class Memory:
         known = {recalled.item.id for recalled in found}
         latest = [item for scope in scopes for item in self.adapter.list_items(scope, limit=_LATEST).items]
         rest = (Recalled(item, 0.0, "among the latest") for item in latest if item.id not in known)
-        told = list(within(newest_of_slots([*found, *rest]), self.recall_tokens))
+        chosen = list(within(newest_of_slots([*found, *rest]), self.recall_tokens))
         if self.session_id:
-            passages = self._found(asked, [self._scope(True, KNOWLEDGE)], _CANDIDATES)
-            told += within(passages, PASSAGE_TOKENS)
-        return told
+            chosen += within(self._found(asked, [self._scope(True, KNOWLEDGE)], _CANDIDATES), PASSAGE_TOKENS)
+        return chosen
 
     # Ending it
 
@@ -252,10 +251,13 @@ class Memory:
             if after is None:
                 return
 
-    def _reconciled(self, facts: Sequence[Fact], source: Source | None, scope: Scope) -> list[MemoryItem]:
+    def _reconciled(
+        self, facts: Sequence[Fact], source: Source | None, scope: Scope, about: Sequence[Fact] = ()
+    ) -> list[MemoryItem]:
+        """The items to put so that the facts are remembered, and two that count in one slot of theirs or `about` are settled."""
         from praisonaiagents.memory.facts import known_to, reconcile
 
-        known = known_to(self.adapter, facts, scope)
+        known = known_to(self.adapter, [*facts, *about], scope)
         return reconcile(facts, known, scope=scope, source=source, now=time.time())
 
     def _scope(self, session_only: bool, shelf: str = MEMORY) -> Scope:
@@ -264,8 +266,13 @@ class Memory:
         return Scope(self.user_id, self.session_id if session_only else None, shelf)
 
     def _put(self, items: Sequence[MemoryItem]) -> None:
-        if items:
-            self.adapter.put(items, self._embedded([item.text for item in items], self._embedder))
+        if not items:
+            return
+        live = [item for item in items if item.superseded_by is None]  # only these are looked for
+        points = dict(
+            zip([item.id for item in live], self._embedded([item.text for item in live], self._embedder), strict=False)
+        )
+        self.adapter.put(items, [points.get(item.id) for item in items])
 
     def _embedded(self, texts: Sequence[str], embedder: Embedder | None) -> list[Embedding]:
         """The texts as points; none without an embedder, or with one that does not answer: words are found without it."""
