@@ -17,7 +17,6 @@ import pytest
 from praisonaiagents.errors import StorageError
 from praisonaiagents.memory.chroma import ChromaMemory
 from praisonaiagents.model.memory import Embedding, MemoryItem, Scope
-from praisonaiagents.testing import MemoryContract
 
 ALICE = Scope("alice")
 PATIENCE_S = 120
@@ -75,14 +74,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     process.wait()
 
 
-class TestChromaServer(MemoryContract):
-    survives_close = True
-
-    @pytest.fixture
-    def adapter(self, server: int) -> Iterator[ChromaMemory]:
-        name = f"memories-{os.urandom(6).hex()}"
-        with closing(ChromaMemory(host="127.0.0.1", port=server, collection=name)) as memory:
-            yield memory
+def test_a_server_keeps_memories_as_a_folder_does(server: int) -> None:
+    """The contract runs on folders; a call to a server takes a second where it makes a collection."""
+    other, point = Scope("bob"), Embedding("m", [1.0, 0.0])
+    mine, theirs = MemoryItem("mem-1", ALICE, "Likes tea", slot="a"), MemoryItem("mem-1", other, "Hates tea", slot="a")
+    with closing(ChromaMemory(host="127.0.0.1", port=server)) as memory:
+        memory.put([mine], [point])
+        memory.put([theirs], [point])
+        for wanted in (mine, theirs):
+            assert memory.get(wanted.scope.user_id, "mem-1") == wanted
+            assert memory.in_slot(wanted.scope, "a") == memory.list_items(wanted.scope).items == [wanted]
+            assert [match.item for match in memory.search_text(wanted.scope, ["tea"])] == [wanted]
+            assert [match.item for match in memory.search_near(wanted.scope, point)] == [wanted]
+        memory.close()
+        assert memory.erase("bob") == 1
+        assert memory.get("alice", "mem-1") == mine
+        assert memory.clear(ALICE) == 1
 
 
 def test_three_processes_share_a_folder(tmp_path: Path) -> None:
