@@ -48,18 +48,18 @@ STORED = """\
 "metadata": {},
 "state": {},
 "messages": [
-{"role":"user","content":"Run both, é 🙂","timestamp":0,"id":"id","run_id":"run 0"},
+{"role":"user","content":"Run both, é 🙂","timestamp":0,"id":"id","run_id":"run 0","agent":"Assistant"},
 {"role":"assistant","content":"Let me see.","timestamp":0,"tool_calls":[{"id":"call_1","type":"function","function":\
 {"name":"late","arguments":"{\\"n\\":1,\\"text\\":\\"é 🙂\\"}"}},{"id":"call_2","type":"function","function":\
 {"name":"early","arguments":"{\\"n\\":2}"}}],"id":"id","usage":{"input_tokens":10,"output_tokens":5},"model":"MODEL",\
-"run_id":"run 0"},
-{"role":"tool","content":"{\\"early\\":2}","timestamp":0,"tool_call_id":"call_2","name":"early","id":"id","run_id":"run 0"},
-{"role":"tool","content":"late 1","timestamp":0,"tool_call_id":"call_1","name":"late","id":"id","run_id":"run 0"},
+"run_id":"run 0","agent":"Assistant"},
+{"role":"tool","content":"{\\"early\\":2}","timestamp":0,"tool_call_id":"call_2","name":"early","id":"id","run_id":"run 0","agent":"Assistant"},
+{"role":"tool","content":"late 1","timestamp":0,"tool_call_id":"call_1","name":"late","id":"id","run_id":"run 0","agent":"Assistant"},
 {"role":"assistant","content":"Both are done.","timestamp":0,"id":"id","usage":{"input_tokens":10,"output_tokens":5},\
-"model":"MODEL","run_id":"run 0"},
-{"role":"user","content":"Thank you","timestamp":0,"id":"id","run_id":"run 1"},
+"model":"MODEL","run_id":"run 0","agent":"Assistant"},
+{"role":"user","content":"Thank you","timestamp":0,"id":"id","run_id":"run 1","agent":"Assistant"},
 {"role":"assistant","content":"You are welcome.","timestamp":0,"id":"id","usage":{"input_tokens":10,"output_tokens":5},\
-"model":"MODEL","run_id":"run 1"}
+"model":"MODEL","run_id":"run 1","agent":"Assistant"}
 ],
 "message_count": 7,
 "updated_at": "time"
