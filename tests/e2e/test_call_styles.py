@@ -53,8 +53,10 @@ STORED = """\
 {"name":"late","arguments":"{\\"n\\":1,\\"text\\":\\"é 🙂\\"}"}},{"id":"call_2","type":"function","function":\
 {"name":"early","arguments":"{\\"n\\":2}"}}],"id":"id","usage":{"input_tokens":10,"output_tokens":5},"model":"MODEL",\
 "run_id":"run 0","agent":"Assistant"},
-{"role":"tool","content":"{\\"early\\":2}","timestamp":0,"tool_call_id":"call_2","name":"early","id":"id","run_id":"run 0","agent":"Assistant"},
-{"role":"tool","content":"late 1","timestamp":0,"tool_call_id":"call_1","name":"late","id":"id","run_id":"run 0","agent":"Assistant"},
+{"role":"tool","content":"{\\"early\\":2}","timestamp":0,"tool_call_id":"call_2","name":"early","id":"id",\
+"run_id":"run 0","agent":"Assistant"},
+{"role":"tool","content":"late 1","timestamp":0,"tool_call_id":"call_1","name":"late","id":"id",\
+"run_id":"run 0","agent":"Assistant"},
 {"role":"assistant","content":"Both are done.","timestamp":0,"id":"id","usage":{"input_tokens":10,"output_tokens":5},\
 "model":"MODEL","run_id":"run 0","agent":"Assistant"},
 {"role":"user","content":"Thank you","timestamp":0,"id":"id","run_id":"run 1","agent":"Assistant"},
