@@ -69,18 +69,24 @@ class SqliteMemory:
                 _put(db, item, embedding)
 
     def get(self, user_id: str, item_id: str) -> MemoryItem | None:
+        named = check_user_id(user_id), _text(item_id)
+        if self._is_absent():
+            return None
         with self._file.reading() as db:
-            row = db.execute(_SQL["get"], (check_user_id(user_id), _text(item_id))).fetchone()
+            row = db.execute(_SQL["get"], named).fetchone()
         return _item(row[0]) if row else None
 
     def in_slot(self, scope: Scope, slot: str) -> list[MemoryItem]:
+        named = (*_bound(scope), _text(slot))
+        if self._is_absent():
+            return []
         with self._file.reading() as db:
-            return [_item(body) for (body,) in db.execute(_SQL["in_slot"], (*_bound(scope), _text(slot)))]
+            return [_item(body) for (body,) in db.execute(_SQL["in_slot"], named)]
 
     def search_text(self, scope: Scope, terms: Collection[str], *, limit: int = 10) -> list[Match]:
         scope = check_scope(scope)
         wanted = list(dict.fromkeys(_text(term) for term in terms if term and term.isalnum()))
-        if not wanted or limit < 1:
+        if not wanted or limit < 1 or self._is_absent():
             return []
         with self._file.reading() as db:
             texts, total = _indexed(db, scope, wanted) if db.has_search else _all(db, scope)
@@ -90,9 +96,11 @@ class SqliteMemory:
         return [Match(_item(body), score) for body, score in bodies]
 
     def search_near(self, scope: Scope, embedding: Embedding, *, limit: int = 10) -> list[Match]:
-        asked = unit(embedding.values)
+        asked, named = unit(embedding.values), (*_bound(scope), _text(embedding.model))
+        if self._is_absent():
+            return []
         with self._file.reading() as db:
-            rows = db.execute(_SQL["vectors"], (*_bound(scope), _text(embedding.model)))
+            rows = db.execute(_SQL["vectors"], named)
             points = ((number, _unpacked(vector)) for number, vector in rows)
             near = ((dot(asked, point), number) for number, point in points if len(point) == len(asked))
             best = heapq.nlargest(max(limit, 0), near)
@@ -103,8 +111,10 @@ class SqliteMemory:
         self, scope: Scope, *, after: str | None = None, limit: int = 50, superseded: bool = False
     ) -> ItemPage:
         most = max(0, min(limit, _MOST_ROWS))
+        bounds = (*_bound(scope), *_place(after), 0 if superseded else 1, most + 1)
+        if self._is_absent():
+            return ItemPage([], None)
         with self._file.reading() as db:
-            bounds = (*_bound(scope), *_place(after), 0 if superseded else 1, most + 1)
             rows = db.execute(_SQL["list"], bounds).fetchall()
         page = rows[:most]
         more = page and len(rows) > most
@@ -143,7 +153,7 @@ class SqliteMemory:
         self._file.close()
 
     def _is_absent(self) -> bool:
-        """True if there is no file; removing something from it shall not make one."""
+        """True if there is no file: nothing is found, and neither looking nor removing makes one."""
         return self.path != MEMORY and not os.path.lexists(self.path)
 
     def __repr__(self) -> str:
