@@ -112,8 +112,6 @@ class Session:
         settings.pop("verbose", None)  # an agent is silent unless it is asked
         if settings.pop("user_id", self.user_id) not in (None, self.user_id):
             raise ConfigError("an agent of a session belongs to the session's user")
-        for source in _sources(knowledge):
-            self.add_knowledge(source)
         if not any((role, instructions, settings.get("goal"), settings.get("backstory"))):
             name = name or "Assistant"
         config, instance = self._resolved(memory)
@@ -133,6 +131,8 @@ class Session:
         if adapter is None:
             agent._lender = lambda: self._store_for(config)
         self._agents.add(agent)
+        for source in _sources(knowledge):
+            self.add_knowledge(source)
         return agent
 
     create_agent = Agent

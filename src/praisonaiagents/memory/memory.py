@@ -169,13 +169,10 @@ class Memory:
         from praisonaiagents.memory.facts import item_id
 
         scope, now = self._scope(True, KNOWLEDGE), time.time()
-        items = {
-            known_by: MemoryItem(
-                known_by, scope, text, "passage", created_at=now, updated_at=now, metadata={"source": source}
-            )
-            for text in texts
-            for known_by in [item_id(scope, text, None)]
-        }
+        items: dict[str, MemoryItem] = {}
+        for text in texts:
+            passage = MemoryItem(item_id(scope, text, None), scope, text, "passage", metadata={"source": source})
+            items[passage.id] = replace(passage, created_at=now, updated_at=now)
         before = [] if source == "text" else [one for one in self._all(scope) if one.metadata.get("source") == source]
         self._put(list(items.values()))
         self.forget(*(one.id for one in before if one.id not in items))
