@@ -16,7 +16,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -25,7 +24,7 @@ import msgspec
 from praisonaiagents.errors import AdapterFailed, HookFailed, InvalidMessage, PraisonError
 from praisonaiagents.model.message import Message, check
 from praisonaiagents.session.conversation import Conversation, Entry
-from praisonaiagents.session.runs import as_json
+from praisonaiagents.session.runs import as_json, called
 from praisonaiagents.session.uncut import in_thread
 
 _RUN_STATUS = {None: "completed", "failed": "error", "interrupted": "cancelled"}
@@ -158,7 +157,7 @@ class AdaptedConversation(Conversation):
         if not message.calls():
             run.answer = message.text()
         for call in message.calls():
-            name, arguments = _called(call)
+            name, arguments = called(call)
             run.calls[call["id"]] = name, arguments
             await self._start_span(run, call["id"], f"execute_tool {name}", {"tool": name, "call_id": call["id"]})
 
@@ -243,16 +242,6 @@ def _why(exc: Exception) -> str:
 
 def _new_id(kind: str) -> str:
     return f"{kind}-{os.urandom(6).hex()}"
-
-
-def _called(call: dict[str, Any]) -> tuple[str, Any]:
-    """(name, arguments) of a tool call. Arguments that are no JSON are the text they are."""
-    function = call.get("function")
-    function = function if isinstance(function, dict) else {}
-    arguments = function.get("arguments") or {}
-    with suppress(ValueError):
-        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-    return str(function.get("name") or ""), arguments
 
 
 # What an adapter returned, as messages

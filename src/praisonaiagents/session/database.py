@@ -24,10 +24,8 @@ from praisonaiagents.errors import (
     AmbiguousSession,
     ConfigError,
     ConfigTypeError,
-    Conflict,
     InvalidMessage,
     NewerFormat,
-    SessionNotFound,
 )
 from praisonaiagents.model.ids import DEFAULT_USER, check_user_id
 from praisonaiagents.model.message import Message
@@ -35,7 +33,7 @@ from praisonaiagents.model.record import Key, Record
 from praisonaiagents.session.data import conversations, title_of
 from praisonaiagents.session.dbadapter import DbMessage, DbRun, DbSpan, DbTrace
 from praisonaiagents.session.places import default_place, is_private, open_store
-from praisonaiagents.session.retry import retry_on_conflict
+from praisonaiagents.session.retry import change_record
 from praisonaiagents.session.runs import as_json, runs, to_db, trace
 from praisonaiagents.session.store import SessionStore
 from praisonaiagents.storage.registry import check_url, masked
@@ -400,19 +398,12 @@ class PraisonAIDB:
 
     def _keep(self, session_id: str, kind: str, name: str, told: dict[str, Any]) -> None:
         """Keep a small fact in the session's record, with the last ones of its kind."""
-        key = Key(check_user_id(self._user(session_id)), session_id)
-        engine = self.store.engine
 
-        def attempt() -> None:
-            record = engine.get(key) or engine.open_session(Record(*key))
+        def with_it(record: Record) -> dict[str, Any]:
             kept = record.extra.get(kind, {}) | {name: told}
-            last = dict(list(kept.items())[-_MOST_KEPT:])
-            try:
-                engine.update(key, {"extra": record.extra | {kind: last}}, expected_revision=record.revision)
-            except SessionNotFound:
-                raise Conflict("revision", record.revision, 0) from None  # deleted meanwhile
+            return {"extra": record.extra | {kind: dict(list(kept.items())[-_MOST_KEPT:])}}
 
-        retry_on_conflict(attempt)
+        change_record(self.store.engine, Key(check_user_id(self._user(session_id)), session_id), with_it)
 
     def _record(self, session_id: str) -> Record | None:
         """The session of the user who started it here, else of the default user, else of its one owner."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from praisonaiagents.errors import Conflict
+from praisonaiagents.errors import Conflict, NotReplicated, OutcomeUnknown, SessionNotFound
+from praisonaiagents.model.record import Key, Record
+from praisonaiagents.storage.engine import Engine
 
 T = TypeVar("T")
 _FIRST_WAIT_S = 0.001
@@ -34,3 +36,27 @@ def retry_on_conflict(work: Callable[[], T], *, tries: int = 50) -> T:
 
             time.sleep(random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(attempt, 10))))  # noqa: S311
     return work()
+
+
+def change_record(engine: Engine, key: Key, patch_for: Callable[[Record], dict[str, Any]]) -> None:
+    """Change a record, making the session if need be, however many others change it too.
+
+    patch_for: what is to be changed, see `Engine.update`, in the record as it is now; nothing is written where that is empty.
+    It says what is to be and not what is to be added, because it is asked again where an answer got lost.
+    """
+
+    def change() -> None:
+        record = engine.get(key) or engine.open_session(Record(*key))
+        patch = patch_for(record)
+        if patch:
+            try:
+                engine.update(key, patch, expected_revision=record.revision)
+            except SessionNotFound:
+                raise Conflict("revision of the session", record.revision, 0) from None  # deleted meanwhile
+
+    try:
+        retry_on_conflict(change)
+    except NotReplicated:
+        raise
+    except OutcomeUnknown:
+        retry_on_conflict(change)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from praisonaiagents.model.message import Message
@@ -60,6 +61,16 @@ def as_json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
+def called(call: dict[str, Any]) -> tuple[str, Any]:
+    """(name, arguments) of a tool call. Arguments that are no JSON are the text they are."""
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    arguments = function.get("arguments") or {}
+    with suppress(ValueError):
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    return str(function.get("name") or ""), arguments
+
+
 def _run(run_id: str, turn: Sequence[Message], session_id: str, agent_name: str | None) -> DbRun:
     status = _status(turn[-1])
     answers = [message for message in turn if message.role == "assistant" and message.text()]
@@ -86,32 +97,23 @@ def _status(last: Message) -> str:
 
 def _tool_calls(turn: Sequence[Message]) -> list[DbToolCall]:
     """Those that have a result, as they finished."""
-    called = {call["id"]: (message.timestamp, call) for message in turn for call in message.calls()}
+    calls = {call["id"]: (message.timestamp, call) for message in turn for call in message.calls()}
     done = []
     for message in turn:
-        began, call = called.get(message.tool_call_id or "", (message.timestamp, {}))
+        began, call = calls.get(message.tool_call_id or "", (message.timestamp, {}))
         if message.role == "tool":
             failed = message.status == "failed"
             took_ms = max(0.0, (message.timestamp - began) * 1000)
             text = message.text()
             done.append(
                 DbToolCall(
-                    *(message.name or "", _arguments(call), None if failed else text, message.tool_call_id),
+                    *(message.name or "", called(call)[1], None if failed else text, message.tool_call_id),
                     timestamp=message.timestamp,
                     duration_ms=took_ms,
                     error=text if failed else None,
                 )
             )
     return done
-
-
-def _arguments(call: dict[str, Any]) -> Any:
-    function = call.get("function")
-    arguments = function.get("arguments") if isinstance(function, dict) else None
-    try:
-        return json.loads(arguments) if isinstance(arguments, str) else arguments or {}
-    except ValueError:
-        return arguments
 
 
 def _metrics(turn: Sequence[Message]) -> dict[str, int]:

@@ -46,7 +46,7 @@ from praisonaiagents.session.checkpoint import CHECKPOINT as CHECKPOINT
 from praisonaiagents.session.checkpoint import checkpoint_of
 from praisonaiagents.session.data import SessionData, conversations, iso, listing, title_of
 from praisonaiagents.session.hits import SessionHit, SessionHits
-from praisonaiagents.session.retry import retry_on_conflict
+from praisonaiagents.session.retry import change_record
 from praisonaiagents.session.snapshots import adopted
 from praisonaiagents.storage.engine import Appended, Engine, Slice
 from praisonaiagents.storage.jsonfile import JsonFileEngine
@@ -165,7 +165,7 @@ class SessionStore:
         now = time.time()
         new = [Message.from_dict({"timestamp": now, **values}) for values in messages]
         key = _own_key(session_id, user_id)
-        self._change(key, _before_replacing)
+        change_record(self.engine, key, _before_replacing)
         self.engine.replace(key, new)
         return True
 
@@ -247,7 +247,7 @@ class SessionStore:
         """Say which agent works in the session of this user, making the session if need be."""
         patch = {"agent_name": agent_name}
         key = _own_key(session_id, user_id)
-        self._change(key, lambda record: patch if agent_name and record.agent_name != agent_name else {})
+        change_record(self.engine, key, lambda record: patch if agent_name and record.agent_name != agent_name else {})
         return True
 
     def update_session_metadata(self, /, session_id: str, *, user_id: str | None = None, **fields: Any) -> bool:
@@ -258,7 +258,7 @@ class SessionStore:
             patch: dict[str, Any] = {"metadata": record.metadata | given} if given else {}
             return patch | ({"agent_name": given["agent_name"]} if "agent_name" in given else {})
 
-        self._change(_own_key(session_id, user_id), merge)
+        change_record(self.engine, _own_key(session_id, user_id), merge)
         return True
 
     def rename_session(self, session_id: str, title: str, *, user_id: str | None = None) -> bool:
@@ -272,12 +272,12 @@ class SessionStore:
             rest = {name: value for name, value in record.metadata.items() if name != "title"}
             return {"metadata": rest | ({"title": title.strip()} if title.strip() else {})}
 
-        self._change(key, retitle)
+        change_record(self.engine, key, retitle)
         return True
 
     def set_state(self, session_id: str, state: dict[str, Any], *, user_id: str | None = None) -> None:
         """Make `state` the session's state, making the session if need be. The last call wins."""
-        self._change(_own_key(session_id, user_id), lambda record: {"state": state})
+        change_record(self.engine, _own_key(session_id, user_id), lambda record: {"state": state})
 
     def append_compaction_checkpoint(
         self,
@@ -303,7 +303,7 @@ class SessionStore:
             place |= self._ids(record)
             return {"extra": record.extra | {CHECKPOINT: checkpoint | place | {"metadata": metadata or {}}}}
 
-        self._change(_own_key(session_id, user_id), add)
+        change_record(self.engine, _own_key(session_id, user_id), add)
         return True
 
     # Listing
@@ -474,25 +474,6 @@ class SessionStore:
         except (StorageError, SessionNotFound, OutcomeUnknown) as exc:
             # the message is stored, so the append must not fail; the next one makes room
             warnings.warn(f"old messages were not removed yet: {exc}", RuntimeWarning, stacklevel=4)
-
-    def _change(self, key: Key, patch_for: Callable[[Record], dict[str, Any]]) -> None:
-        """Change a record, making the session if need be; once more if somebody else changed it meanwhile."""
-
-        def change() -> None:
-            record = self.engine.get(key) or self.engine.open_session(Record(*key))
-            patch = patch_for(record)
-            if patch:
-                try:
-                    self.engine.update(key, patch, expected_revision=record.revision)
-                except SessionNotFound:
-                    raise Conflict("revision of the session", record.revision, 0) from None  # deleted meanwhile
-
-        try:
-            retry_on_conflict(change)
-        except NotReplicated:
-            raise
-        except OutcomeUnknown:
-            retry_on_conflict(change)  # whether it happened or not, the patch says what is to be
 
     def _records(self, limit: int | None, user_id: str | None) -> Iterator[Record]:
         page = _PAGE if limit is None else min(limit + _MOST_STATES, _PAGE)
