@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import packages
 import pytest
 
 from praisonaiagents.errors import ConfigError, ConfigTypeError, EngineUnreachable, StorageError
@@ -137,41 +136,23 @@ def open_half(**settings):
 
 
 def install(folder: Path, package: str = "notes", version: str = "1.2", **entry_points: str) -> None:
-    """What pip leaves behind of a package: its module, and the metadata that Python finds its entry points by."""
-    module = package.replace("-", "_")
-    (folder / f"{module}.py").write_text(ADAPTER)
-    info = folder / f"{module}-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
-    lines = "\n".join(f"{name} = {value}" for name, value in entry_points.items())
-    (info / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\n{lines}\n")
+    packages.install(folder, registry.ENTRY_POINTS, ADAPTER, package, version, **entry_points)
 
 
-def elsewhere(folder: Path, code: str) -> str:
-    """What a new process prints that has these packages."""
-    program = f"from praisonaiagents.memory.registry import *\nfrom praisonaiagents.errors import *\n{code}"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+elsewhere = partial(packages.elsewhere, module="praisonaiagents.memory.registry")
 
 
 def refused(folder: Path, backend: str) -> str:
     code = f"try:\n    open_adapter({backend!r}, {{'token': {SECRET!r}}})\nexcept ConfigError as exc:\n    print(exc)"
-    return elsewhere(folder, code)
+    return elsewhere(folder, code=code)
 
 
 def test_a_package_adds_a_memory(tmp_path: Path) -> None:
     install(tmp_path, notes="notes:Notes")
     code = "print(open_adapter(' NOTES', {'path': 'x', 'other': None}).settings)"
-    assert elsewhere(tmp_path, code) == "{'path': 'x'}"
-    assert elsewhere(tmp_path, "print(*backends())") == " ".join([*BACKENDS, "notes"])
-    assert elsewhere(tmp_path, "import sys; check_backend('notes'); print('notes' in sys.modules)") == "False"
+    assert elsewhere(tmp_path, code=code) == "{'path': 'x'}"
+    assert elsewhere(tmp_path, code="print(*backends())") == " ".join([*BACKENDS, "notes"])
+    assert elsewhere(tmp_path, code="import sys; check_backend('notes'); print('notes' in sys.modules)") == "False"
     assert "did you mean 'notes'" in refused(tmp_path, "notess")
     assert backends() == BACKENDS
 
@@ -179,8 +160,11 @@ def test_a_package_adds_a_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["in_memory", "memory", "sqlite"])
 def test_a_package_cannot_take_the_place_of_a_memory_of_ours(tmp_path: Path, name: str) -> None:
     install(tmp_path, **{name: "notes:Notes"})
-    assert elsewhere(tmp_path, f"print(type(open_adapter({name!r})).__name__)") in ("ProcessMemory", "SqliteMemory")
-    assert elsewhere(tmp_path, "print(*backends())") == " ".join(BACKENDS)
+    assert elsewhere(tmp_path, code=f"print(type(open_adapter({name!r})).__name__)") in (
+        "ProcessMemory",
+        "SqliteMemory",
+    )
+    assert elsewhere(tmp_path, code="print(*backends())") == " ".join(BACKENDS)
 
 
 @pytest.mark.parametrize(

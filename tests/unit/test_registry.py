@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import packages
 import pytest
 
 from praisonaiagents.errors import ConfigError, UnknownEngine
@@ -242,40 +241,24 @@ def needs_a_driver(url, **options):
 
 
 def install(folder: Path, package: str = "shouting", version: str = "1.2", **entry_points: str) -> None:
-    """What pip leaves behind of a package: its module, and the metadata that Python finds its entry points by."""
-    module = package.replace("-", "_")
-    (folder / f"{module}.py").write_text(ENGINE)
-    info = folder / f"{module}-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
-    lines = "\n".join(f"{scheme} = {value}" for scheme, value in entry_points.items())
-    (info / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\n{lines}\n")
+    packages.install(folder, registry.ENTRY_POINTS, ENGINE, package, version, **entry_points)
 
 
-def elsewhere(folder: Path, code: str) -> str:
-    """What a new process prints that has these packages."""
-    program = f"from praisonaiagents.storage.registry import *\nfrom praisonaiagents.errors import *\n{code}"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+elsewhere = partial(packages.elsewhere, module="praisonaiagents.storage.registry")
 
 
 def refused(folder: Path, url: str) -> str:
-    return elsewhere(folder, f"try:\n    open_engine({url!r})\nexcept ConfigError as exc:\n    print(exc)")
+    return elsewhere(folder, code=f"try:\n    open_engine({url!r})\nexcept ConfigError as exc:\n    print(exc)")
 
 
 def test_a_package_adds_an_engine(tmp_path: Path) -> None:
     install(tmp_path, shout="shouting:open_url", quiet="shouting:open_url")
     url = f"SHOUT://user:{SECRET}@host/db?x=1"
-    assert elsewhere(tmp_path, f"print(open_engine({url!r}, max_message_bytes=9).url)") == url.replace("SHOUT", "shout")
-    assert elsewhere(tmp_path, "print(*schemes())") == " ".join(sorted([*schemes(), "quiet", "shout"]))
-    assert elsewhere(tmp_path, "import sys; check_url('shout://'); print('shouting' in sys.modules)") == "False"
+    assert elsewhere(tmp_path, code=f"print(open_engine({url!r}, max_message_bytes=9).url)") == url.replace(
+        "SHOUT", "shout"
+    )
+    assert elsewhere(tmp_path, code="print(*schemes())") == " ".join(sorted([*schemes(), "quiet", "shout"]))
+    assert elsewhere(tmp_path, code="import sys; check_url('shout://'); print('shouting' in sys.modules)") == "False"
     assert "known: file, memory, postgres, postgresql, quiet, redis" in refused(tmp_path, "mysql://")
     assert "Did you mean 'shout'" in refused(tmp_path, "shoutt://")
 
@@ -289,12 +272,12 @@ with Agent("A", llm="offline", memory="shout://host") as agent:
     agent.chat("My name is Alice")
     print(agent.chat("What's my name?"))
 """
-    assert "Alice" in elsewhere(tmp_path, code)
+    assert "Alice" in elsewhere(tmp_path, code=code)
 
 
 def test_a_package_cannot_take_the_place_of_an_engine_of_ours(tmp_path: Path) -> None:
     install(tmp_path, memory="shouting:open_url")
-    assert elsewhere(tmp_path, "print(type(open_engine('memory://')).__name__)") == "MemoryEngine"
+    assert elsewhere(tmp_path, code="print(type(open_engine('memory://')).__name__)") == "MemoryEngine"
 
 
 @pytest.mark.parametrize(
@@ -317,7 +300,7 @@ def test_a_package_whose_engine_does_not_work_is_named(tmp_path: Path, value: st
 def test_an_engine_says_itself_which_package_it_needs(tmp_path: Path) -> None:
     install(tmp_path, shout="shouting:needs_a_driver")
     code = "try:\n    open_engine('shout://')\nexcept MissingDependency as exc:\n    print(exc)"
-    assert elsewhere(tmp_path, code) == "shouting needs an optional package: pip install 'shouting[shout]'"
+    assert elsewhere(tmp_path, code=code) == "shouting needs an optional package: pip install 'shouting[shout]'"
 
 
 def test_two_packages_that_serve_one_scheme_are_both_named(tmp_path: Path) -> None:
