@@ -11,12 +11,15 @@ What only a turn needs (asyncio, and the LLM library above all) is imported by t
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from praisonaiagents.agent.embedder import with_embedder
 from praisonaiagents.agent.models import ModelChoice, check_settings, choose_model
@@ -106,9 +109,11 @@ class Agent:
         self._memory_instance: Any = own
         self._conversation: Conversation | None = None
         self._early_history: list[dict[str, Any]] = []
+        self._origin: Agent | None = None
         self._models: PerLoop[Any] | None = None
         self._choice: ModelChoice | None = None
         self._turn = threading.Lock()
+        self._opening = threading.RLock()
         if self._llm is not None or base_url:
             self._choice = choose_model(self._llm, **self._server)
 
@@ -156,7 +161,7 @@ class Agent:
         """
         from praisonaiagents.agent import background
 
-        return background.run(self._take_turn(prompt, settings))
+        return background.run(self.take_turn(prompt, settings))
 
     def run(self, prompt: Content, **settings: Any) -> str:
         """`chat`, under the name that workflows use."""
@@ -179,11 +184,11 @@ class Agent:
         """
         from praisonaiagents.agent import background
 
-        yield from background.iterate(lambda emit: self._take_turn(prompt, settings, emit))
+        yield from background.iterate(lambda emit: self.take_turn(prompt, settings, emit))
 
     async def achat(self, prompt: Content, **settings: Any) -> str:
         """`chat` on the running event loop."""
-        return await self._take_turn(prompt, settings)
+        return await self.take_turn(prompt, settings)
 
     async def arun(self, prompt: Content, **settings: Any) -> str:
         """`run` on the running event loop."""
@@ -224,6 +229,27 @@ class Agent:
         """What a model would be told of the long-term memory with this query, as a text; empty if that is nothing."""
         memory = self._recalling()
         return told(memory.recall(query or "")) if memory else ""
+
+    def for_session(self, session_id: str | None, user_id: str | None = None) -> Agent:
+        """The same agent in another session: with its own conversation, and with the memories of that user.
+
+        Model connections, tools, the store and the place of memories are this agent's, which is the one to be closed. So one
+        agent serves any number of users. session_id: None: the conversation ends with the agent that is returned.
+
+        Raises `InvalidId`, and `ConfigError` for another user of an agent whose memory is an object of the caller's own,
+        because what it would tell is one user's.
+        """
+        made = copy.copy(self)
+        made._origin = self._origin or self
+        made._config = msgspec.structs.replace(self._config, session_id=session_id, user_id=check_user_id(user_id))
+        made._session_id = session_id
+        made._memory_instance = self._memory_for(made.user_id, session_id)
+        if self._lender is None and self._store is None:
+            made._lender = made._origin._open_once
+        made._opened = made._conversation = made._models = None
+        made._early_history = []
+        made._turn = threading.Lock()
+        return made
 
     def warm_up(self) -> None:
         """Load the LLM library now, in this thread, so that the first turn does not have to."""
@@ -275,11 +301,21 @@ class Agent:
 
     # Inside
 
-    async def _take_turn(
-        self, prompt: Content, settings: dict[str, Any], emit: Callable[[str], None] | None = None
+    async def take_turn(
+        self,
+        prompt: Content,
+        settings: dict[str, Any],
+        emit: Callable[[str], None] | None = None,
+        *,
+        instructions: str | None = None,
+        **more: Any,
     ) -> str:
+        """What all ways to run it do. instructions: said to the model besides the agent's own, in this turn.
+
+        emit, more: as for `turn.take_turn`. Raises as `chat` does.
+        """
         checked = check_settings(settings)
-        if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+        if not more.get("results") and (not prompt or (isinstance(prompt, str) and not prompt.strip())):
             raise ConfigError("the prompt is empty: say something")
         async with self._one_at_a_time():
             model = await self._model()
@@ -289,11 +325,12 @@ class Agent:
                 self._in_conversation(),
                 prompt,
                 model,
-                instructions=self.instructions,
+                instructions="\n\n".join(filter(None, (self.instructions, instructions))) or None,
                 tools=self._library_tools(),
                 settings={**self._chosen().settings, **checked},
                 memory=self._turn_memory(),
                 emit=emit,
+                **more,
             )
 
     async def _sum_up(self, keep_last: int, watch: Callable[[str, int, int], object]) -> Compacted | None:
@@ -321,6 +358,8 @@ class Agent:
 
     async def _model(self) -> Any:
         """The model for the running loop. One that the caller made is the caller's to close, so it is not entered."""
+        if self._origin is not None:
+            return await self._origin._model()
         import asyncio
 
         from praisonaiagents.agent.background import PerLoop
@@ -333,6 +372,8 @@ class Agent:
         return await self._models.get()
 
     def _chosen(self) -> ModelChoice:
+        if self._origin is not None:
+            return self._origin._chosen()
         if self._choice is None:
             self._choice = choose_model(self._llm, **self._server)
         if self._choice.note and self._choice.note not in _told:
@@ -430,6 +471,19 @@ class Agent:
         self._opened = config.place.open_store(**bounds) if config.place else open_store(url, **bounds)
         return self._opened
 
+    def _open_once(self) -> SessionStore:
+        """The store for the agents of other sessions, which share it with this one."""
+        with self._opening:
+            return self._opened or self._open_store()
+
+    def _memory_for(self, user_id: str, session_id: str | None) -> Any:
+        memory = self._memory_instance
+        if isinstance(memory, Memory):
+            return memory.lent(user_id, session_id, self._config.recall_tokens)
+        if type(memory) is not NullMemory and user_id != self.user_id:
+            raise ConfigError("the memory that the agent was given is of one user, and cannot be another's")
+        return memory
+
     def _generated_session_id(self) -> str | None:
         if self._config.history:
             return history_session_id(self.name or "agent")
@@ -443,7 +497,7 @@ class Agent:
     def _show(self, prompt: Content, settings: dict[str, Any]) -> str:
         from praisonaiagents.agent import background
 
-        with closing(background.iterate(lambda emit: self._take_turn(prompt, settings, emit))) as pieces:
+        with closing(background.iterate(lambda emit: self.take_turn(prompt, settings, emit))) as pieces:
             while True:
                 try:
                     print(next(pieces), end="", flush=True)

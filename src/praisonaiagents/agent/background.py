@@ -128,16 +128,20 @@ class PerLoop(Generic[T]):
     def __init__(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> None:
         self._make = make
         self._held: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[T, None]]] = {}
+        self._entering: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}
         self._leaving: set[AsyncGenerator[T, None]] = set()
 
     async def get(self) -> T:
-        """The running loop's. It may not be called twice at once on one loop."""
+        """The running loop's."""
         loop = asyncio.get_running_loop()
         for ended in [known for known in self._held if known.is_closed()]:
             self._held.pop(ended, None)
+            self._entering.pop(ended, None)
         if loop not in self._held:
-            holder = _hold(await asyncio.to_thread(self._make))
-            self._held[loop] = await anext(holder), holder
+            async with self._entering.setdefault(loop, asyncio.Lock()):
+                if loop not in self._held:
+                    holder = _hold(await asyncio.to_thread(self._make))
+                    self._held[loop] = await anext(holder), holder
         return self._held[loop][0]
 
     def close(self) -> None:

@@ -17,12 +17,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import msgspec
 from pydantic_ai import Agent as Runner
+from pydantic_ai import DeferredToolRequests
 from pydantic_ai import exceptions as library
 from pydantic_ai.messages import FunctionToolResultEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import Tool
+from pydantic_ai.tools import Tool, ToolDefinition
+from pydantic_ai.toolsets import ExternalToolset
 
 from praisonaiagents.agent import convert
 from praisonaiagents.agent.remembering import TurnMemory
@@ -35,6 +38,7 @@ from praisonaiagents.session.conversation import Conversation
 from praisonaiagents.session.uncut import in_thread, uncut
 
 Emit = Callable[[str], None]
+Stored = Callable[[Message], None]
 Watch = Callable[[str, int, int], object]
 _RETRIES = 2  # of a tool call whose arguments do not fit
 _INTERRUPTIONS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
@@ -50,22 +54,39 @@ async def take_turn(
     settings: dict[str, Any] | None = None,
     memory: TurnMemory | None = None,
     emit: Emit | None = None,
+    stored: Stored | None = None,
+    run_id: str | None = None,
+    results: Sequence[Message] = (),
+    elsewhere: Sequence[ToolDefinition] = (),
 ) -> str:
     """Say `prompt` to the model and return its answer.
 
     memory: what the model is told besides, and what of the turn is kept. With `emit`, the answer is streamed: each piece of
-    text is passed to it as it comes. Raises `ModelError` when the model does not answer, `InvalidMessage` for a prompt no model
-    can be sent, and what the storage engine raises.
+    text is passed to it as it comes. stored: told each message once it is stored.
+    run_id: the turn's id, if the caller has one. A turn of this id that was cut off is gone on with: what it stored is stored
+        once, and the model is asked for the rest.
+    results: of tools that the caller ran, said before the prompt; `prompt` may be None then.
+    elsewhere: tools that the caller runs: a call of one ends the turn, and its result begins the next.
+
+    Raises `ModelError` when the model does not answer, `InvalidMessage` for a prompt no model can be sent, and what the
+    storage engine raises.
     """
     convert.check_prompt(prompt)
     said = Message(role="user", content=prompt).text()
     known = await memory.recall(said) if memory else ""
     instructions = "\n\n".join(filter(None, (instructions, known))) or None
-    runner = Runner(model, instructions=instructions, tools=list(tools), retries=_RETRIES)
-    turn = _Turn(conversation, emit)
+    runner: Runner[None, Any] = Runner(
+        model,
+        instructions=instructions,
+        tools=list(tools),
+        toolsets=[ExternalToolset(list(elsewhere))] if elsewhere else (),
+        output_type=[str, DeferredToolRequests] if elsewhere else str,
+        retries=_RETRIES,
+    )
+    turn = _Turn(conversation, emit, stored, run_id)
     await in_thread(conversation.refresh)
     async with turn.ended_well():
-        await turn.begin(prompt, memory.metadata() if memory else {})
+        await turn.begin(results, prompt, memory.metadata() if memory else {})
         await turn.shorten(model, (settings or {}).get("timeout"))
         history = convert.to_library(conversation.for_model(turn.run_id))
         async with runner.iter(None, message_history=history, model_settings=cast(ModelSettings, settings)) as run:
@@ -117,19 +138,31 @@ async def sum_up_old_part(
 class _Turn:
     """What one turn has said so far."""
 
-    def __init__(self, conversation: Conversation, emit: Emit | None) -> None:
-        self.run_id = f"run-{os.urandom(6).hex()}"
+    def __init__(
+        self, conversation: Conversation, emit: Emit | None, stored: Stored | None, run_id: str | None
+    ) -> None:
+        self.run_id = run_id or f"run-{os.urandom(6).hex()}"
+        self._is_named = run_id is not None
         self.answer = ""
         self.source: Source | None = None
         self._unstored = ""
         self._begun = False
         self._conversation = conversation
         self._emit = emit
+        self._stored = stored
 
-    async def begin(self, prompt: Content, metadata: dict[str, Any]) -> None:
-        message = Message(role="user", content=prompt, metadata=metadata, run_id=self.run_id)
-        await uncut(self._conversation.begin(message))
-        self.source = await self.store(message)
+    async def begin(self, results: Sequence[Message], prompt: Content, metadata: dict[str, Any]) -> None:
+        if self._is_named and self._conversation.has_run(self.run_id):
+            self._begun = True
+            return
+        opening = [msgspec.structs.replace(message, run_id=self.run_id) for message in results]
+        if prompt is not None:
+            opening.append(Message(role="user", content=prompt, metadata=metadata, run_id=self.run_id))
+        if self._is_named:  # so that of two processes that take it at once one says it
+            opening = [msgspec.structs.replace(said, id=f"{self.run_id}-{at}") for at, said in enumerate(opening)]
+        await uncut(self._conversation.begin(opening[-1]))
+        for message in opening:
+            self.source = await self.store(message)
 
     async def store(self, message: Message) -> Source | None:
         """Where it is stored; None if the conversation is not kept in a session of ours."""
@@ -137,7 +170,10 @@ class _Turn:
 
     async def _store(self, message: Message) -> Source | None:
         await self._conversation.tell(message)
-        return await in_thread(self._add, message)
+        source = await in_thread(self._add, message)
+        if self._stored:
+            self._stored(message)
+        return source
 
     async def shorten(self, model: Model, timeout: float | None) -> None:
         """Sum up the older part of a conversation that has become too long. If that fails, the turn goes on with all of it."""

@@ -75,6 +75,10 @@ class Conversation:
         self.history.append(Entry.of(message))
         return None
 
+    def has_run(self, run_id: str) -> bool:
+        """True if something that was said in this turn is in the list."""
+        return any(getattr(entry, "run_id", None) == run_id for entry in reversed(self.history))
+
     async def begin(self, message: Message) -> None:
         """A turn begins, with this message of the user, which is told next. Raises what keeps the turn from being stored."""
 
