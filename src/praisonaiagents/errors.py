@@ -26,6 +26,9 @@
     │   └── EngineUnreachable  (ConnectionError)  no connection to the server; nothing was stored
     ├── OutcomeUnknown         (ConnectionError)  the connection broke before the answer came
     │   └── NotReplicated                         stored, but on fewer servers than were asked for
+    ├── RemoteError            (ConnectionError)  an agent on another machine could not be asked
+    │   ├── RemoteTimeout      (TimeoutError)     ... because it did not answer in time
+    │   └── RemoteRefused                         ... because it answered with an error
     └── ModelError             (RuntimeError)     the language model did not answer
         └── ModelUnreachable   (ConnectionError)  ... because nothing could be reached at its address
 
@@ -240,6 +243,30 @@ class NotReplicated(OutcomeUnknown):
         super().__init__(f"stored, but confirmed by {replicas} of {wanted} replicas in time", message_ids)
         self.replicas = replicas
         self.wanted = wanted
+
+
+class RemoteError(PraisonError, ConnectionError):
+    """An agent on another machine could not be asked, or its answer did not come whole.
+
+    `url` is its address, without a password. `idempotency_key` is there if the turn may have taken place: pass it to `chat`
+    with the same message, and a server that knows such keys answers with the turn there was. `status` is the HTTP status.
+    """
+
+    def __init__(
+        self, text: str, url: str = "", idempotency_key: str | None = None, *, status: int | None = None
+    ) -> None:
+        super().__init__(text)
+        self.url = url
+        self.idempotency_key = idempotency_key
+        self.status = status
+
+
+class RemoteTimeout(RemoteError, TimeoutError):
+    """An agent on another machine did not answer within `timeout`. A turn that was begun goes on there."""
+
+
+class RemoteRefused(RemoteError):
+    """An agent on another machine answered, with an error of the HTTP status `status`."""
 
 
 class ModelError(PraisonError, RuntimeError):

@@ -9,7 +9,7 @@ from praisonaiagents import Agent
 
 from .disk import Disk
 from .elsewhere import ask_elsewhere
-from .page import covers, later, run_block
+from .page import covers, run_block
 from .servers import AgentServer
 
 HIERARCHY = "advanced-topics/hierarchical-sessions-forking-snapshots/python-1"
@@ -68,7 +68,6 @@ def test_the_same_in_a_database(
 # ---- Remote Agent Sessions ----
 
 
-@later("remote sessions")
 @covers("advanced-topics/remote-agent-sessions/python-1")
 def test_a_remote_agent_is_told_whose_session_it_is(agent_server: AgentServer) -> None:
     names = run_block(REMOTE, agent_url=agent_server.url)
@@ -79,7 +78,6 @@ def test_a_remote_agent_is_told_whose_session_it_is(agent_server: AgentServer) -
     assert said["user_id"] == "default_user"
 
 
-@later("remote sessions")
 @covers("advanced-topics/remote-agent-sessions/warning-1")
 def test_a_remote_session_refuses_local_memory_operations(agent_server: AgentServer, disk: Disk) -> None:
     session = run_block(REMOTE, agent_url=agent_server.url)["session"]

@@ -11,7 +11,7 @@ from praisonaiagents.errors import ConfigError, UnknownEngine
 
 from .disk import Disk
 from .elsewhere import ask_elsewhere
-from .page import covers, later, run_block
+from .page import covers, run_block
 from .servers import AgentServer
 
 ALICE = "My name is Alice and I love pizza"
@@ -173,7 +173,6 @@ def test_a_session_is_the_default_users_unless_told_whose() -> None:
     assert praisonaiagents.Session(user_id="researcher-1").user_id == "researcher-1"
 
 
-@later("remote sessions")
 @covers("api-reference/session-class-parameters/row-agent-url")
 def test_agent_url_makes_a_session_remote(agent_server: AgentServer) -> None:
     assert praisonaiagents.Session().agent_url is None
@@ -184,7 +183,6 @@ def test_agent_url_makes_a_session_remote(agent_server: AgentServer) -> None:
     assert session.chat("Hello") == "You said: Hello"
 
 
-@later("remote sessions")
 @covers("api-reference/session-class-parameters/row-timeout")
 def test_timeout_is_30_seconds_unless_told_otherwise(agent_server: AgentServer) -> None:
     assert praisonaiagents.Session().timeout == 30

@@ -24,7 +24,7 @@ from praisonaiagents.session import DefaultSessionStore, get_default_session_sto
 
 from .disk import Disk
 from .elsewhere import ask_elsewhere
-from .page import TIMEOUT_S, covers, later, run_script, snippet
+from .page import TIMEOUT_S, covers, run_script, snippet
 from .servers import AgentServer
 
 # ---- Session not restoring ----
@@ -233,7 +233,6 @@ def test_a_large_session_goes_on_over_sqlite(disk: Disk) -> None:
 # ---- Remote session connection failed ----
 
 
-@later("remote sessions")
 @covers("troubleshooting/remote-session-connection-failed/verify-agent-url-is-correct-and-accessible")
 def test_an_address_where_nobody_listens_is_named_at_once() -> None:
     with socket.socket() as nobody:
@@ -243,7 +242,6 @@ def test_an_address_where_nobody_listens_is_named_at_once() -> None:
             praisonaiagents.Session(agent_url=url, session_id="remote-user-123")
 
 
-@later("remote sessions")
 @covers("troubleshooting/remote-session-connection-failed/check-firewall-network-settings")
 def test_a_network_that_swallows_everything_is_given_up_on() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -252,7 +250,6 @@ def test_a_network_that_swallows_everything_is_given_up_on() -> None:
             praisonaiagents.Session(agent_url=url, session_id="remote-user-123", timeout=1)
 
 
-@later("remote sessions")
 @covers("troubleshooting/remote-session-connection-failed/ensure-remote-agent-has-health-endpoint")
 def test_an_agent_without_health_is_refused(agent_server: AgentServer) -> None:
     agent_server.healthy = False
@@ -262,7 +259,6 @@ def test_an_agent_without_health_is_refused(agent_server: AgentServer) -> None:
     assert praisonaiagents.Session(agent_url=agent_server.url, session_id="remote-user-123").chat("Hello")
 
 
-@later("remote sessions")
 @covers("troubleshooting/remote-session-connection-failed/increase-timeout-parameter-for-slow-networks")
 def test_a_larger_timeout_waits_longer(agent_server: AgentServer) -> None:
     hasty = praisonaiagents.Session(agent_url=agent_server.url, session_id="remote-user-123", timeout=1)

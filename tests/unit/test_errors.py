@@ -45,6 +45,9 @@ EXAMPLES: list[tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]] = [
     (errors.EngineUnreachable, ("text", "redis://h"), {"path": "redis://h"}),
     (errors.OutcomeUnknown, ("text", ("m1",)), {"message_ids": ("m1",)}),
     (errors.NotReplicated, (1, 2, ("m1",)), {"replicas": 1, "wanted": 2}),
+    (errors.RemoteError, ("text", "http://h/a", "k"), {"url": "http://h/a", "idempotency_key": "k", "status": None}),
+    (errors.RemoteTimeout, ("text", "http://h/a", "k"), {"url": "http://h/a", "idempotency_key": "k"}),
+    (errors.RemoteRefused, ("text", "http://h/a"), {"url": "http://h/a", "idempotency_key": None}),
     (errors.ModelError, ("text", 500), {"status": 500}),
     (errors.ModelUnreachable, ("text",), {"status": None}),
     (

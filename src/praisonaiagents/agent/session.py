@@ -16,9 +16,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,6 +37,9 @@ from praisonaiagents.session.state import ANYTHING, Scope, States
 from praisonaiagents.session.store import SessionStore
 from praisonaiagents.storage.registry import check_url
 
+if TYPE_CHECKING:
+    from praisonaiagents.agent.remote import RemoteSession
+
 _LOCK_TIMEOUT_S = MemoryConfig().lock_timeout
 
 
@@ -44,14 +47,18 @@ class Session:
     """One session of one user.
 
     session_id: default: a new one of eight characters. user_id: default "default_user".
-    agent_url: not served yet: a session on another machine raises `ConfigError`.
+    agent_url: the session is that of an agent on another machine, which keeps it there; see `agent.remote`. The agent is asked at
+        once whether it is there. `chat`, `stream`, `history` and `sessions` talk to it; all other methods are about sessions on
+        this machine, and raise `ConfigError`. On a session of this machine it is the other way round.
     memory_config: how its agents remember, as `memory=` of an agent; also where the session's own memories rest.
     knowledge_config: where its knowledge rests, as `{"backend": ..., "config": ...}`; default: with its memories.
-    timeout: of a session on another machine, in seconds; these are not served yet.
+    timeout: how many seconds an answer of an agent on another machine is waited for, or the next piece of one; None: for ever.
     session_ttl: seconds after which the session counts as expired (`is_expired`), from now. None: never.
     db: a storage URL for the conversation and the state, see `storage.registry`; None: the default place.
+    headers, token: sent with every request to an agent on another machine; the token as `Authorization: Bearer`.
 
-    Raises `ConfigError` (a ValueError), `ConfigTypeError`, `InvalidId`, `UnknownEngine`.
+    Raises `ConfigError` (a ValueError), `ConfigTypeError`, `InvalidId`, `UnknownEngine`; and `RemoteError` (a ConnectionError)
+    if no agent is at `agent_url`.
     """
 
     def __init__(
@@ -65,9 +72,9 @@ class Session:
         session_ttl: float | None = None,
         *,
         db: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = None,
     ) -> None:
-        if agent_url is not None:
-            raise ConfigError("agent_url= is not served yet: sessions live on this machine")
         self.user_id, self.session_id = conversation_key(
             os.urandom(4).hex() if session_id is None else session_id, user_id
         )
@@ -82,9 +89,124 @@ class Session:
         self._opened: SessionStore | None = None
         self._agents: weakref.WeakSet[Agent] = weakref.WeakSet()
         self._lock = threading.RLock()
-        self._states = States(lambda: self._store().engine, self.session_id, self.user_id)
+        self._own_states = States(lambda: self._store().engine, self.session_id, self.user_id)
         self._memory: Memory | None = None
         self._knowledge: Memory | None = None
+        self._remote: RemoteSession | None = None
+        if agent_url is not None:
+            self._connect(agent_url, headers, token, local=(db, memory_config, knowledge_config))
+        elif headers is not None or token is not None:
+            raise ConfigError("headers= and token= are sent to a remote agent: pass its agent_url= too")
+
+    # An agent on another machine
+
+    @property
+    def is_remote(self) -> bool:
+        """True if the agent is on another machine."""
+        return self._remote is not None
+
+    @property
+    def agent_url(self) -> str | None:
+        """The address of the agent on another machine, without a login; None if there is none."""
+        return self._remote.connection.shown if self._remote else None
+
+    @classmethod
+    async def aconnect(
+        cls, agent_url: str, session_id: str | None = None, user_id: str | None = None, **settings: Any
+    ) -> Session:
+        """`Session(agent_url=...)` without blocking the event loop while the agent is asked whether it is there."""
+        import asyncio
+
+        return await asyncio.to_thread(cls, session_id, user_id, agent_url, **settings)
+
+    def chat(self, message: str, *, idempotency_key: str | None = None, **settings: Any) -> str:
+        """Say something to the remote agent and return its answer. settings: passed on to it.
+
+        idempotency_key: of a turn that may have taken place already, see `RemoteError`: then its answer is returned.
+        """
+        remote = self._far("chat")
+        from praisonaiagents.agent import background
+
+        return background.run(remote.chat(message, settings, idempotency_key))
+
+    send_message = chat
+
+    def stream(self, message: str, *, idempotency_key: str | None = None, **settings: Any) -> Iterator[str]:
+        """The pieces of the remote agent's answer as they come. Nothing happens before the first is asked for.
+
+        Closing the iterator early stops the turn. If the connection breaks, it goes on where it was.
+        """
+        remote = self._far("stream")
+        from praisonaiagents.agent import background
+
+        return background.iterate(lambda emit: remote.emit(emit, message, settings, idempotency_key))
+
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """The last messages of the remote session, oldest first; None: all. Empty if nothing was said in it."""
+        remote = self._far("history")
+        from praisonaiagents.agent import background
+
+        return background.run(remote.history(limit))
+
+    def sessions(self, limit: int | None = 50) -> list[dict[str, Any]]:
+        """The user's sessions with the remote agent, the one changed last first; None: all."""
+        remote = self._far("sessions")
+        from praisonaiagents.agent import background
+
+        return background.run(remote.sessions(limit))
+
+    async def achat(self, message: str, *, idempotency_key: str | None = None, **settings: Any) -> str:
+        """`chat` on the running event loop."""
+        return await self._far("achat").chat(message, settings, idempotency_key)
+
+    asend_message = achat
+
+    def astream(
+        self, message: str, *, idempotency_key: str | None = None, **settings: Any
+    ) -> AsyncGenerator[str, None]:
+        """`stream` on the running event loop. Close it (`contextlib.aclosing`) when it is left early."""
+        return self._far("astream").stream(message, settings, idempotency_key)
+
+    async def ahistory(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """`history` on the running event loop."""
+        return await self._far("ahistory").history(limit)
+
+    async def asessions(self, limit: int | None = 50) -> list[dict[str, Any]]:
+        """`sessions` on the running event loop."""
+        return await self._far("asessions").sessions(limit)
+
+    def _connect(self, url: str, headers: Mapping[str, str] | None, token: str | None, local: tuple[Any, ...]) -> None:
+        if any(setting is not None for setting in local):
+            raise ConfigError(
+                "a remote agent keeps its sessions and memories itself: leave out db= and the configurations"
+            )
+        if self.timeout == 0:
+            raise ConfigError("timeout of a remote session is a number of seconds above 0, or None")
+        from praisonaiagents.agent import background
+        from praisonaiagents.agent.remote import RemoteSession
+
+        self._remote = RemoteSession(url, self.session_id, self.user_id, self.timeout, headers, token)
+        try:
+            background.run(self._remote.connection.probe())
+        except BaseException:
+            self._remote.close()
+            raise
+
+    def _far(self, method: str) -> RemoteSession:
+        if self._remote is None:
+            raise ConfigError(
+                f"{method}() is only for remote agent sessions: make this one with agent_url=, or talk to an agent that is made "
+                "with Agent(...) of this session"
+            )
+        return self._remote
+
+    def _near(self, what: str) -> None:
+        """Raise if the session is on another machine."""
+        if self._remote is not None:
+            raise ConfigError(
+                f"{what} is not available in a remote agent session: the agent at {self.agent_url} keeps its memory, state and "
+                "agents itself; use chat(), stream(), history() and sessions()"
+            )
 
     # Agents
 
@@ -109,6 +231,7 @@ class Session:
             that two agents keep their conversations apart. A second agent of one name and role goes on with the first's.
         settings: as for `Agent`.
         """
+        self._near("Agent()")
         settings.pop("verbose", None)  # an agent is silent unless it is asked
         if settings.pop("user_id", self.user_id) not in (None, self.user_id):
             raise ConfigError("an agent of a session belongs to the session's user")
@@ -140,13 +263,19 @@ class Session:
 
     # State
 
+    @property
+    def _states(self) -> States:
+        self._near("state")
+        return self._own_states
+
     def save_state(self, state_data: Mapping[str, Any] | None = None, *, scope: Scope = "session") -> None:
         """Make this the whole state. It is stored, exactly, before the call returns; of several at once the last wins.
 
         scope: whose state it is, see `session.state`. Without a state nothing changes: conversations are stored anyway.
         """
+        states = self._states
         if state_data is not None:
-            self._states.replace(state_data, scope)
+            states.replace(state_data, scope)
 
     def restore_state(self, *, scope: Scope = "session") -> dict[str, Any]:
         """The whole state, as it is now; empty if there is none."""
@@ -176,6 +305,7 @@ class Session:
     @property
     def memory(self) -> Memory:
         """What is remembered of the user, seen from this session. Making it opens nothing."""
+        self._near("memory")
         with self._lock:
             if self._memory is None:
                 self._memory = memory_of(with_embedder(self.memory_config), self.user_id, self.session_id)
@@ -184,6 +314,7 @@ class Session:
     @property
     def knowledge(self) -> Memory:
         """Where the session's documents are."""
+        self._near("knowledge")
         if self.knowledge_config is None:
             return self.memory
         with self._lock:
@@ -214,8 +345,9 @@ class Session:
         A text names a file if it is one word with the ending of a text file; a `Path` always names a file or a folder. A file
         that is added again takes the place of what was known of it. Raises `ConfigError` for what is no text.
         """
+        shelf = self.knowledge
         texts = list(knowledge.read(source))
-        return sum(self.knowledge.add_passages(knowledge.passages(text), name) for name, text in texts)
+        return sum(shelf.add_passages(knowledge.passages(text), name) for name, text in texts)
 
     def search_knowledge(self, query: str, limit: int = 5) -> list[dict[str, Any]]:
         """The passages that fit the query, best first, as `search_memory` tells them; `metadata["source"]` is the document."""
@@ -257,6 +389,19 @@ class Session:
                     steps.callback(memory.close_connections)
             for agent in list(self._agents):
                 steps.callback(agent.close)
+            if self._remote is not None:
+                steps.callback(self._remote.close)
+
+    async def aclose(self) -> None:
+        """`close` on the running event loop."""
+        import asyncio
+
+        async with AsyncExitStack() as steps:
+            steps.push_async_callback(asyncio.to_thread, self.close)
+            if self._remote is not None:
+                steps.push_async_callback(self._remote.aclose)
+            for agent in list(self._agents):
+                steps.push_async_callback(agent.aclose)
 
     def __enter__(self) -> Session:
         return self
@@ -264,8 +409,15 @@ class Session:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
     def __repr__(self) -> str:
-        return f"Session(id={self.session_id!r}, user={self.user_id!r})"
+        remote = f", remote_agent={self.agent_url!r}" if self.is_remote else ""
+        return f"Session(id={self.session_id!r}, user={self.user_id!r}{remote})"
 
     # Inside
 
