@@ -30,7 +30,7 @@ from praisonaiagents.memory.null import ForeignMemory, NullMemory
 from praisonaiagents.model.ids import check_user_id
 from praisonaiagents.model.message import Content
 from praisonaiagents.session.compaction import KEEP_LAST, Compacted, Policy
-from praisonaiagents.session.conversation import EVERYTHING, Conversation, StoredConversation
+from praisonaiagents.session.conversation import EVERYTHING, OWN_PART, Conversation, StoredConversation
 from praisonaiagents.session.places import get_default_session_store, open_store
 from praisonaiagents.session.store import SessionStore
 from praisonaiagents.session.workspace import history_session_id, new_session_id
@@ -147,6 +147,21 @@ class Agent:
             self._early_history = history
 
     @property
+    def store(self) -> SessionStore:
+        """Where its sessions are kept. It is opened with the first call."""
+        return self._lender() if self._lender else self._store or self._open_once()
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """How many messages its sessions keep, and what becomes of older ones, as `SessionStore` takes it."""
+        return {"max_messages": self._config.max_messages, "retention": self._config.retention}
+
+    @property
+    def has_adapter(self) -> bool:
+        """True if a database adapter of the caller's own keeps its conversation."""
+        return self._config.adapter is not None
+
+    @property
     def model_name(self) -> str:
         """The model it talks to, as `provider:model`, or "offline"."""
         choice = self._chosen()
@@ -230,11 +245,20 @@ class Agent:
         memory = self._recalling()
         return told(memory.recall(query or "")) if memory else ""
 
-    def for_session(self, session_id: str | None, user_id: str | None = None) -> Agent:
+    def for_session(
+        self,
+        session_id: str | None,
+        user_id: str | None = None,
+        *,
+        store: SessionStore | None = None,
+        apart: bool = False,
+    ) -> Agent:
         """The same agent in another session: with its own conversation, and with the memories of that user.
 
         Model connections, tools, the store and the place of memories are this agent's, which is the one to be closed. So one
         agent serves any number of users. session_id: None: the conversation ends with the agent that is returned.
+        store: keep the session there, which stays the caller's. apart: see only what was said to and by this agent, and what is
+            nobody's, where several agents work in one session.
 
         Raises `InvalidId`, and `ConfigError` for another user of an agent whose memory is an object of the caller's own,
         because what it would tell is one user's.
@@ -244,12 +268,43 @@ class Agent:
         made._config = msgspec.structs.replace(self._config, session_id=session_id, user_id=check_user_id(user_id))
         made._session_id = session_id
         made._memory_instance = self._memory_for(made.user_id, session_id)
-        if self._lender is None and self._store is None:
+        if store is not None:
+            made._store, made._lender = store, None
+        elif self._lender is None and self._store is None:
             made._lender = made._origin._open_once
+        if apart:
+            made._view = OWN_PART
         made._opened = made._conversation = made._models = None
         made._early_history = []
         made._turn = threading.Lock()
         return made
+
+    def launch(
+        self,
+        path: str = "/",
+        port: int = 8000,
+        host: str = "127.0.0.1",
+        debug: bool = False,
+        protocol: str = "http",
+        **settings: Any,
+    ) -> Any:
+        """Serve the agent at `http://host:port/path`, to many users, each with their own sessions.
+
+        Several agents may share a port. The call waits until the server ends, unless the code after it launches another one.
+        protocol: "http", or what another package adds. settings: for "http", see `serve.launch`.
+
+        Raises `ConfigError`, `MissingDependency`.
+        """
+        from praisonaiagents.agent.doors import door
+
+        return door(protocol)(self, path, port, host, debug, **settings)
+
+    async def prepare(self) -> None:
+        """Load the LLM library and the model for the running event loop, so that the first turn does not have to."""
+        await self._model()
+        import asyncio
+
+        await asyncio.to_thread(self.warm_up)
 
     def warm_up(self) -> None:
         """Load the LLM library now, in this thread, so that the first turn does not have to."""
@@ -394,7 +449,7 @@ class Agent:
         if self._config.adapter is not None:
             return self._adapted(limit or self._config.max_messages)
         return StoredConversation(
-            store := self._lender() if self._lender else self._store or self._open_store(),
+            store := self.store,
             self._session_id,
             self.user_id,
             agent_name=self.name,
@@ -460,11 +515,7 @@ class Agent:
     def _open_store(self) -> SessionStore:
         config = self._config
         lock_timeout = None if config.lock_timeout == MemoryConfig().lock_timeout else config.lock_timeout
-        bounds: dict[str, Any] = {
-            "max_messages": config.max_messages,
-            "retention": config.retention,
-            "lock_timeout": lock_timeout,
-        }
+        bounds = self.bounds | {"lock_timeout": lock_timeout}
         url = config.url()
         if config.place is None and url is None and set(bounds.values()) == {None}:
             return get_default_session_store()

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
 from pydantic_ai.messages import ToolReturn, ToolReturnPart
-from pydantic_ai.tools import Tool
+from pydantic_ai.tools import Tool, ToolDefinition
 
 from praisonaiagents.agent.convert import NOTHING
 from praisonaiagents.errors import ConfigError
@@ -34,6 +34,11 @@ def library_tool(function: Callable[..., Any]) -> Tool[None]:
         return Tool(_reporting(function), name=name)
     except Exception as exc:
         raise ConfigError(f"the tool {name!r} cannot be described to a model: {exc}") from exc
+
+
+def tool_elsewhere(name: str, description: str | None, schema: dict[str, Any]) -> ToolDefinition:
+    """A tool that somebody else runs: the model may call it, and the turn ends with that. schema: of its arguments, in JSON."""
+    return ToolDefinition(name=name, description=description, parameters_json_schema=schema)
 
 
 def _reporting(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ with the pins of a record, which hold on to histories, nor with messages that re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from praisonaiagents.errors import ConfigError
@@ -37,6 +38,12 @@ def untag(store: SessionStore, session_id: str, *tags: str, user_id: str | None 
     """Take tags off a session, and return those it has then. One that it does not have is no error."""
     gone = {_checked(name) for name in tags}
     return _retag(store, session_id, user_id, lambda old: [name for name in old if name not in gone])
+
+
+def retag(store: SessionStore, session_id: str, tags: Sequence[str], *, user_id: str | None = None) -> list[str]:
+    """Give a session these tags and no others, and return them. Raises as `tag` does."""
+    new = [_checked(name) for name in tags]
+    return _retag(store, session_id, user_id, lambda old: new)
 
 
 def pin(store: SessionStore, session_id: str, *, user_id: str | None = None) -> None:
@@ -85,8 +92,13 @@ def listed(
         if full and (len(pinned) >= (limit or 0) or looked_at >= _LOOKED_AT):
             break
         if _is(record, ARCHIVED) == archived and (wanted is None or wanted in tags_of(record)):
-            (pinned if _is(record, PINNED) else others).append(_row(record))
+            (pinned if _is(record, PINNED) else others).append(row(record))
     return [*pinned, *others][:limit]
+
+
+def row(record: Record) -> dict[str, Any]:
+    """A session as `listed` shows it, made from its record alone."""
+    return listing(record) | {TAGS: tags_of(record), PINNED: _is(record, PINNED), ARCHIVED: _is(record, ARCHIVED)}
 
 
 def tags_of(record: Record) -> list[str]:
@@ -95,10 +107,6 @@ def tags_of(record: Record) -> list[str]:
 
 
 # Inside
-
-
-def _row(record: Record) -> dict[str, Any]:
-    return listing(record) | {TAGS: tags_of(record), PINNED: _is(record, PINNED), ARCHIVED: _is(record, ARCHIVED)}
 
 
 def _is(record: Record, mark: str) -> bool:

@@ -1,0 +1,146 @@
+"""What is served: agents at their paths, the store their sessions are in, and the turns they take.
+
+    Service     all of one server
+    Place       one path of it, and the agent there (None at the root of a server with several)
+
+What a reader would get wrong: a conversation that was had a moment ago is kept in memory, so that its next turn reads what is
+new and not what is old. It is only a shortcut: whatever is written by others comes in at the next turn, and any of them may be
+forgotten at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from praisonaiagents.agent.agent import Agent
+from praisonaiagents.errors import ConfigError, ConfigTypeError
+from praisonaiagents.model.record import Key
+from praisonaiagents.serve.callers import Callers
+from praisonaiagents.serve.guard import Rate, guesses
+from praisonaiagents.serve.logs import turn_ended
+from praisonaiagents.serve.settings import Settings
+from praisonaiagents.serve.turns import Turns
+from praisonaiagents.session.hierarchy import HierarchicalSessionStore
+from praisonaiagents.session.places import get_default_session_store, open_store
+from praisonaiagents.session.store import SessionStore
+
+_MOST_AT_HAND = 256  # conversations in memory
+
+
+class Place(NamedTuple):
+    """A path, and the agent that answers there."""
+
+    service: Service
+    path: str
+    agent: Agent | None
+
+
+class Service:
+    """All that one server serves. db: a storage URL for all sessions; None: where the agents keep theirs.
+
+    Raises `ConfigError` for agents that cannot serve several users, or keep their sessions in different places.
+    """
+
+    def __init__(self, settings: Settings, *, db: str | None = None) -> None:
+        self.settings = settings
+        self.agents: dict[str, Agent] = {}
+        self.callers = Callers(settings)
+        self.turns = Turns(settings, turn_ended)
+        self.rate = Rate(settings.per_minute)
+        self.guesses = guesses()
+        self._shared = open_store(db) if db else None
+        self._stores: dict[str, SessionStore] = {}
+        self._at_hand: OrderedDict[tuple[str, Key], Agent] = OrderedDict()
+
+    @property
+    def store(self) -> HierarchicalSessionStore:
+        """The sessions."""
+        first = next(iter(self._stores.values()), None)
+        return HierarchicalSessionStore.of(first or self._shared or get_default_session_store())
+
+    def add(self, agent: Agent, path: str) -> str:
+        """Serve an agent at a path, or near it if there is one already; return where. Raises `ConfigError`."""
+        if not isinstance(agent, Agent):
+            raise ConfigTypeError(f"what is served is an Agent, not {type(agent).__name__}")
+        checked = _checked(path)
+        if agent.has_adapter:
+            raise ConfigError(
+                "an agent with a database adapter of your own cannot be served: only it knows its sessions"
+            )
+        store = SessionStore(self._shared.engine, **agent.bounds) if self._shared else agent.store
+        if self.agents and store.engine is not self.store.engine:
+            raise ConfigError("agents of one server keep their sessions in one place: serve them with db=")
+        at = self._free(checked)
+        self._stores[at] = store
+        self.agents[at] = agent
+        return at
+
+    def remove(self, path: str) -> None:
+        """Serve it no more."""
+        self.agents.pop(path, None)
+        self._stores.pop(path, None)
+        for key in [key for key in self._at_hand if key[0] == path]:
+            del self._at_hand[key]
+
+    def agent_for(self, path: str, agent: Agent, key: Key) -> Agent:
+        """The agent as it is in this session. Only one turn at a time may use it."""
+        at = (path, key)
+        found = self._at_hand.pop(at, None)
+        if found is None:
+            store = self._stores[path]
+            found = agent.for_session(key.session_id, key.user_id, store=store, apart=len(self.agents) > 1)
+        self._at_hand[at] = found
+        while len(self._at_hand) > _MOST_AT_HAND:
+            self._at_hand.popitem(last=False)
+        return found
+
+    def forget(self, key: Key) -> None:
+        """Forget a conversation that was changed from outside, or is gone."""
+        for path in self.agents:
+            self._at_hand.pop((path, key), None)
+
+    async def open(self) -> None:
+        """Load the LLM library and choose the models, so that the first caller need not wait for that."""
+        for agent in self.agents.values():
+            await agent.prepare()
+
+    async def close(self) -> None:
+        """Let turns finish, then let go of what was opened here. The agents stay their owner's."""
+        await self.turns.close()
+        self._at_hand.clear()
+        if self._shared is not None:
+            self._shared.close()
+
+    def _free(self, path: str) -> str:
+        """The path, or one near it if an agent is served there."""
+        if path not in self.agents:
+            return path
+        free = f"{path}_{os.urandom(3).hex()}"
+        warnings.warn(f"another agent is served at {path}, so this one is at {free}", RuntimeWarning, stacklevel=4)
+        return free
+
+
+def paths_of(agents: Agent | Mapping[str, Agent], path: str) -> dict[str, Agent]:
+    """Agents by path. Raises `ConfigError` if there is none."""
+    found = dict(agents) if isinstance(agents, Mapping) else {path: agents}
+    if not found:
+        raise ConfigError("there is no agent to serve")
+    return found
+
+
+def _checked(path: object) -> str:
+    if not isinstance(path, str):
+        raise ConfigTypeError(f"a path is text such as '/agent', not {type(path).__name__}")
+    checked = "/" + path.strip("/")
+    if any(not (letter.isascii() and (letter.isalnum() or letter in "/-_.~")) for letter in checked) or "/." in checked:
+        raise ConfigError(f"a path is letters, digits, '-' and '_' between slashes, not {path!r}")
+    if checked.partition("/")[2].partition("/")[0] in _RESERVED:
+        raise ConfigError(f"{checked} is a path of the server's own; take another, such as /agent")
+    return checked
+
+
+_RESERVED = ("health", "sessions", "search", "turns", "v1", "openapi.json")

@@ -1,0 +1,345 @@
+"""A turn with the agent over HTTP: asked for, listened to, picked up again, stopped.
+
+    POST <path>  {"query": "Hello", "session_id": "s", "user_id": "u"}     -> {"response": ..., "session_id", "turn_id"}
+
+With `"stream": true` the answer is a stream of events, each with an id. A caller that was cut off names the last id it saw
+and goes on behind it. A caller that does not know whether its request arrived sends it again with the same
+`Idempotency-Key`.
+
+What a reader would get wrong: the key names the turn. Its id is made from the user, the session and the key, and every
+message of the turn carries it. So also a server that was killed and started again knows which turn is meant: it repeats the
+answer that is in the session, or goes on with a turn that was cut off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+from starlette.responses import Response, StreamingResponse
+
+from praisonaiagents.agent.agent import Agent
+from praisonaiagents.errors import ModelError
+from praisonaiagents.model.message import Message
+from praisonaiagents.model.record import Key, conversation_key
+from praisonaiagents.serve.operation import Ask, Operation
+from praisonaiagents.serve.problems import Problem, as_json, problem_of
+from praisonaiagents.serve.turns import DONE, FAILED, INTERRUPTED, RUNNING, Turn
+from praisonaiagents.session.runs import called
+from praisonaiagents.session.store import SessionStore
+from praisonaiagents.session.uncut import in_thread
+
+_PING_S = 15.0
+_LOOKED_AT = 100  # of the last messages, for a turn that another process began
+_LONGEST_KEY = 255
+STREAM_HEADERS = {"X-Accel-Buffering": "no"}  # for proxies, which would keep pieces back
+
+
+class Query(msgspec.Struct):
+    """What is said to the agent. Other keys are ignored."""
+
+    query: str
+    session_id: str | None = None
+    user_id: str | None = None
+    stream: bool = False
+
+
+class Answer(msgspec.Struct):
+    """What the agent answered."""
+
+    response: str
+    session_id: str
+    turn_id: str
+
+
+class TurnState(msgspec.Struct, omit_defaults=True):
+    """A turn, and what became of it so far: status is running, done, failed or interrupted."""
+
+    turn_id: str
+    session_id: str
+    status: str
+    response: str | None = None
+    error: str | None = None
+
+
+async def query(ask: Ask) -> Response:
+    """Say something to the agent."""
+    body: Query = ask.body
+    agent = the_agent(ask)
+    if not body.query.strip():
+        raise Problem(400, "the query is empty: say something", detail=_MISSING)
+    check_length(ask, body.query)
+    user_id = meant_user(ask, body.user_id)
+    turn = await begin(ask, agent, user_id, body.session_id, body.query)
+    headers = {"Idempotency-Replayed": "true"} if turn.is_replay else {}
+    if body.stream or ask.wants_events():
+        return stream_of(turn, seen_in(ask, turn), headers)
+    await turn.over()
+    if turn.status != DONE:
+        text, kind, status = failure(turn)
+        return as_json({"error": text, "type": kind, "turn_id": turn.id}, status, headers)
+    return as_json(Answer(turn.answer, turn.key.session_id, turn.id), headers=headers)
+
+
+async def turn_state(ask: Ask) -> Response:
+    """A turn that is under way, or ended not long ago: its state, or its events from `Last-Event-ID` on."""
+    turn = known_turn(ask)
+    if ask.wants_events():
+        return stream_of(turn, seen_in(ask, turn), {})
+    return as_json(_state(turn))
+
+
+async def stop_turn(ask: Ask) -> Response:
+    """Stop a turn. What was answered by then is kept, marked interrupted."""
+    turn = known_turn(ask)
+    turn.stop()
+    await turn.over()
+    return as_json(_state(turn))
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/turns/{turn_id}",
+        turn_state,
+        "A turn, and its events",
+        gives=TurnState,
+        also=(404,),
+        media=("text/event-stream",),
+    ),
+    Operation("DELETE", "/turns/{turn_id}", stop_turn, "Stop a turn", gives=TurnState, also=(404,)),
+)
+_MISSING = "Missing 'query' field in request"
+QUERY = Operation(
+    "POST",
+    "",
+    query,
+    "Say something to the agent",
+    takes=Query,
+    gives=Answer,
+    also=(404, 409, 413, 422, 500, 504),
+    media=("text/event-stream",),
+    complaint=_MISSING,
+)
+
+
+# --- a turn, whoever speaks of it ---
+
+
+def the_agent(ask: Ask) -> Agent:
+    """The agent that is meant. Raises `Problem` where several are served, and none was named."""
+    agents = ask.place.service.agents
+    if ask.place.agent is not None:
+        return ask.place.agent
+    if len(agents) != 1:
+        raise Problem(
+            404, "several agents are served here: call one by its path", "AgentNotFound", endpoints=sorted(agents)
+        )
+    return next(iter(agents.values()))
+
+
+def meant_user(ask: Ask, named: str | None) -> str:
+    """Whose session is meant. Raises `Problem` where that is not for the caller to say."""
+    user_id = ask.caller.meaning(named)
+    if user_id is None:
+        raise Problem(403, "this token is another user's", "Forbidden")
+    return user_id
+
+
+def check_length(ask: Ask, text: str) -> None:
+    """Raise `Problem` for more than may be said in one message."""
+    most = ask.place.service.settings.max_message_chars
+    if len(text) > most:
+        raise Problem(413, f"a message has at most {most:,} characters", "MessageTooLarge")
+
+
+def key_in(ask: Ask) -> str | None:
+    """The request's Idempotency-Key. Raises `Problem`."""
+    key = ask.header("idempotency-key")
+    if key is not None and (len(key) > _LONGEST_KEY or not key.isascii() or not key.isprintable()):
+        raise Problem(400, f"an Idempotency-Key is 1 to {_LONGEST_KEY} printable ASCII characters")
+    return key
+
+
+async def begin(ask: Ask, agent: Agent, user_id: str, session_id: str | None, prompt: Any, **more: Any) -> Turn:
+    """The turn that a request asks for: a new one, the one it asked for before, or one that a crash cut off.
+
+    more: as for `Agent.take_turn`. Raises `Problem`, `InvalidId`.
+    """
+    idempotency_key = key_in(ask)
+    session = conversation_key(session_id or _new_id(user_id, idempotency_key), user_id)
+    said = [message.content for message in more.get("results", ())] + ([] if prompt is None else [prompt])
+    if idempotency_key is None:
+        return _begin(ask, agent, f"run-{os.urandom(8).hex()}", session, said, prompt, more)
+    turn_id = f"run-{_hash(*session, idempotency_key)}"
+    turns = ask.place.service.turns
+    known = turns.find(user_id, turn_id)
+    if known is None:
+        elsewhere = {tool.name for tool in more.get("elsewhere", ())}
+        found = await in_thread(_stored, ask.place.service.store, session, turn_id, said, elsewhere)
+        known = turns.find(user_id, turn_id)  # somebody may have asked meanwhile
+        if known is None:
+            if found is None:
+                return _begin(ask, agent, turn_id, session, said, prompt, more)
+            known = turns.remember(found)
+    if known.said != said:
+        raise Problem(422, "this Idempotency-Key was used for another request", "IdempotencyKeyReused")
+    known.is_replay = True
+    return known
+
+
+def begin_unkept(ask: Ask, agent: Agent, user_id: str, before: Sequence[Message], prompt: Any, **more: Any) -> Turn:
+    """A turn in a conversation that ends with it; `before` is what was said in it so far."""
+    here = agent.for_session(None, user_id)
+    here.chat_history = [message.to_chat() for message in before]
+    turn_id = f"run-{os.urandom(8).hex()}"
+    return _begin(ask, here, turn_id, Key(user_id, turn_id), [prompt], prompt, more, is_kept=False)
+
+
+def failure(turn: Turn) -> tuple[str, str, int]:
+    """(what went wrong, its kind, the status) of a turn that did not end well."""
+    error = turn.error
+    if isinstance(error, Replayed):
+        return f"Error processing query: the turn {turn.status} before ({error})", str(error), 500
+    if turn.status == INTERRUPTED:
+        timed_out = isinstance(error, TimeoutError)
+        text = "the turn took too long and was stopped" if timed_out else "the turn was stopped"
+        return text, "TurnTimeout" if timed_out else "Interrupted", 504 if timed_out else 409
+    if isinstance(error, ModelError):
+        return f"Error processing query: {error}", type(error).__name__, 500
+    problem = problem_of(error if isinstance(error, Exception) else RuntimeError())
+    return f"Error processing query: {problem.text}", problem.kind, problem.status
+
+
+def stream_of(turn: Turn, seen: int, headers: dict[str, str]) -> Response:
+    """The events of a turn after number `seen`, as they come. A caller that goes away stops nothing."""
+
+    async def events() -> AsyncIterator[bytes]:
+        number = seen
+        async for event in turn.listen(seen, _PING_S):
+            if event is None:
+                yield b": ping\n\n"
+                continue
+            number, name, value = event
+            yield _event(turn, number, name, value)
+        last = number + 1
+        if turn.status == DONE:
+            yield _event(turn, last, "done", msgspec.to_builtins(Answer(turn.answer, turn.key.session_id, turn.id)))
+        else:
+            text, kind, status = failure(turn)
+            yield _event(turn, last, "error", {"error": text, "type": kind, "status": status})
+
+    return StreamingResponse(events(), headers=headers | STREAM_HEADERS, media_type="text/event-stream")
+
+
+def seen_in(ask: Ask, turn: Turn) -> int:
+    """The number of the last event that the caller saw, of this turn. Raises `Problem`."""
+    last = ask.header("last-event-id")
+    if last is None:
+        return 0
+    turn_id, _, number = last.rpartition(".")
+    if turn_id != turn.id or not number.isdecimal() or len(number) > 9:
+        raise Problem(400, "Last-Event-ID is the id of an event of this turn")
+    return min(int(number), len(turn.events))
+
+
+def known_turn(ask: Ask) -> Turn:
+    """The turn in the path. Raises `Problem`: somebody else's is as unknown as one that never was."""
+    turn = ask.place.service.turns.find(ask.user_id, ask.parameter("turn_id"))
+    if turn is None:
+        raise Problem(404, "no such turn, or not any more", "TurnNotFound")
+    return turn
+
+
+def shown(message: Message) -> dict[str, Any]:
+    """A message as an event tells it."""
+    return message.to_chat()
+
+
+class Replayed(Exception):
+    """How a turn ended that an earlier process had begun: the kind of the error it was stored with."""
+
+
+def _begin(
+    ask: Ask,
+    agent: Agent,
+    turn_id: str,
+    key: Key,
+    said: Any,
+    prompt: Any,
+    more: dict[str, Any],
+    *,
+    is_kept: bool = True,
+) -> Turn:
+    service, path = ask.place.service, ask.place.path
+    settings = more.pop("settings", {})
+
+    async def work(turn: Turn) -> str:
+        turn.emit("turn", {"turn_id": turn.id, "session_id": key.session_id})
+
+        def stored(message: Message) -> None:
+            turn.messages.append(message)
+            turn.begun()
+            if message.role != "user":
+                turn.emit("message", shown(message))
+
+        def emit(text: str) -> None:
+            turn.emit("text", {"text": text})
+
+        here = service.agent_for(path, agent, key) if is_kept else agent
+        return await here.take_turn(prompt, settings, emit, stored=stored, run_id=turn_id, **more)
+
+    return service.turns.begin(turn_id, key, said, work)
+
+
+def _stored(store: SessionStore, key: Key, turn_id: str, said: list[Any], elsewhere: set[str]) -> Turn | None:
+    """A turn of this id that the session holds, and that has ended; None if there is none, or it was cut off."""
+    messages = store.read_from(key.session_id, -_LOOKED_AT, user_id=key.user_id).messages
+    own = [message for message in messages if message.run_id == turn_id]
+    opening = [message.content for message in own[: len(said)]]
+    if not own or (opening == said and not _is_over(own, elsewhere)):
+        return None
+    turn = Turn(turn_id, key, opening)
+    turn.emit("turn", {"turn_id": turn_id, "session_id": key.session_id})
+    for message in own[len(said) :]:
+        turn.messages.append(message)
+        if message.role == "assistant" and message.text():
+            turn.emit("text", {"text": message.text()})
+        turn.emit("message", shown(message))
+    turn.answer, status = own[-1].text(), own[-1].status
+    error = own[-1].metadata.get("error") or "Interrupted"
+    turn.end({None: DONE, "failed": FAILED}.get(status, INTERRUPTED), None if status is None else Replayed(error))
+    return turn
+
+
+def _is_over(own: Sequence[Message], elsewhere: set[str]) -> bool:
+    """Whether these messages are a whole turn: they end with an answer, or with calls that the caller has to make."""
+    last = own[-1]
+    if last.role != "assistant":
+        return False
+    return last.status is not None or all(called(call)[0] in elsewhere for call in last.calls())
+
+
+def _state(turn: Turn) -> TurnState:
+    state = TurnState(turn.id, turn.key.session_id, turn.status)
+    if turn.status == DONE:
+        state.response = turn.answer
+    elif turn.status != RUNNING:
+        state.error = failure(turn)[0]
+    return state
+
+
+def _event(turn: Turn, number: int, name: str, value: dict[str, Any]) -> bytes:
+    return b"id: %b.%d\nevent: %b\ndata: %b\n\n" % (turn.id.encode(), number, name.encode(), msgspec.json.encode(value))
+
+
+def _new_id(user_id: str, idempotency_key: str | None) -> str:
+    """The id of a session that nobody named: the same one for a request that is repeated."""
+    return os.urandom(8).hex() if idempotency_key is None else _hash(user_id, idempotency_key)[:16]
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]
