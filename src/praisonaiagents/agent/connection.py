@@ -50,7 +50,7 @@ _OURS = frozenset(
 )
 _PASSING = (429, 502, 503, 504)
 _ADVICE = {
-    401: "pass the agent's token as token=",
+    401: "pass the agent's token as token= (on the command line: PRAISONAI_REMOTE_TOKEN)",
     403: "the token may not do this; it may belong to another user than user_id=",
     404: "check the path of agent_url, and that the agent has a /health there",
     405: "check the path of agent_url",
@@ -226,7 +226,7 @@ class Connection:
 
     def refusal(self, response: httpx2.Response, body: str) -> Failed:
         """The failure that the status of an answer means."""
-        status = response.status_code
+        status, ended = response.status_code, '"turn_id"' in body  # ended: it is the turn itself that failed
         said = f": {text}" if (text := self._said(body)) else ""
         advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
         if response.is_redirect:
@@ -239,7 +239,7 @@ class Connection:
             response.raise_for_status()
         except httpx2.HTTPStatusError as exc:
             error.__cause__ = exc
-        return Failed(error, sent=True, passing=status in _PASSING, wait_s=wait_s)
+        return Failed(error, sent=True, passing=status in _PASSING and not ended, wait_s=wait_s)
 
     def told(self, data: Mapping[str, Any]) -> RemoteRefused:
         """The error that ended a turn, as an event tells it."""

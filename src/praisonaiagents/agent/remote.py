@@ -86,12 +86,26 @@ class RemoteSession:
             if exc.status == 404:
                 return []
             raise
-        return [message for page in reversed(pages) for message in page]
+        found = [message for page in reversed(pages) for message in page]
+        return found if limit is None else found[max(0, len(found) - limit) :]
 
     async def sessions(self, limit: int | None = 50) -> list[dict[str, Any]]:
         """The user's sessions, the one changed last first. limit: None means all."""
         pages = await self._pages("/sessions", "sessions", limit, asked_by="after", told_by="next")
-        return [row for page in pages for row in page]
+        return [row for page in pages for row in page][:limit]
+
+    async def info(self) -> dict[str, Any] | None:
+        """What the server knows of the session: title, agent, counts, times. None if there is no such session."""
+        self._check_shown()
+        try:
+            found = decoded(await self.connection.answer("GET", self._path))
+        except RemoteRefused as exc:
+            if exc.status == 404:
+                return None
+            raise
+        if not isinstance(found, dict):
+            raise self.connection.failed("its answer is no session").error
+        return found
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -172,8 +186,7 @@ class RemoteSession:
     ) -> list[list[dict[str, Any]]]:
         """All pages up to the limit. asked_by: the parameter that asks for the next one; told_by: the field that tells it."""
         _check_limit(limit)
-        if "sessions" not in self.connection.features:
-            raise RemoteError(f"the agent at {self.connection.shown} does not show its sessions", self.connection.shown)
+        self._check_shown()
         pages: list[list[dict[str, Any]]] = []
         left, at = limit, None
         while left is None or left > 0:
@@ -187,9 +200,16 @@ class RemoteSession:
             pages.append(rows)
             left = None if left is None else left - len(rows)
             before, at = at, body.get(told_by)
-            if not at or not rows or at == before:
+            if not at or at == before:
                 break
         return pages
+
+    def _check_shown(self) -> None:
+        if "sessions" not in self.connection.features:
+            shown = self.connection.shown
+            raise RemoteError(
+                f"the agent at {shown} does not show its sessions; only chat and stream work with it", shown
+            )
 
 
 class _Turn:

@@ -79,7 +79,8 @@ class Session:
             os.urandom(4).hex() if session_id is None else session_id, user_id
         )
         self.session_ttl = _checked_seconds("session_ttl", session_ttl)
-        self.timeout = _checked_seconds("timeout", timeout)
+        self._remote: RemoteSession | None = None
+        self.timeout = timeout
         self.memory_config = _config(memory_config, "memory_config")
         self.knowledge_config = None if knowledge_config is None else _config(knowledge_config, "knowledge_config")
         if db is not None:
@@ -92,7 +93,6 @@ class Session:
         self._own_states = States(lambda: self._store().engine, self.session_id, self.user_id)
         self._memory: Memory | None = None
         self._knowledge: Memory | None = None
-        self._remote: RemoteSession | None = None
         if agent_url is not None:
             self._connect(agent_url, headers, token, local=(db, memory_config, knowledge_config))
         elif headers is not None or token is not None:
@@ -109,6 +109,17 @@ class Session:
     def agent_url(self) -> str | None:
         """The address of the agent on another machine, without a login; None if there is none."""
         return self._remote.connection.shown if self._remote else None
+
+    @property
+    def timeout(self) -> float | None:
+        """How long the agent on another machine is waited for, in seconds; it may be changed."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._timeout = _checked_seconds("timeout", seconds)
+        if self._remote is not None:
+            self._remote.connection.timeout_s = self._timeout
 
     @classmethod
     async def aconnect(
@@ -155,6 +166,13 @@ class Session:
 
         return background.run(remote.sessions(limit))
 
+    def info(self) -> dict[str, Any] | None:
+        """What the remote agent's server knows of the session: title, counts, times. None if nothing was said in it."""
+        remote = self._far("info")
+        from praisonaiagents.agent import background
+
+        return background.run(remote.info())
+
     async def achat(self, message: str, *, idempotency_key: str | None = None, **settings: Any) -> str:
         """`chat` on the running event loop."""
         return await self._far("achat").chat(message, settings, idempotency_key)
@@ -174,6 +192,10 @@ class Session:
     async def asessions(self, limit: int | None = 50) -> list[dict[str, Any]]:
         """`sessions` on the running event loop."""
         return await self._far("asessions").sessions(limit)
+
+    async def ainfo(self) -> dict[str, Any] | None:
+        """`info` on the running event loop."""
+        return await self._far("ainfo").info()
 
     def _connect(self, url: str, headers: Mapping[str, str] | None, token: str | None, local: tuple[Any, ...]) -> None:
         if any(setting is not None for setting in local):
