@@ -1,0 +1,1 @@
+"""An agent over HTTP: real servers, in this process or in one of their own, and clients that nobody here wrote."""
