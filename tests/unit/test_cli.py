@@ -121,7 +121,7 @@ def test_a_group_alone_prints_its_help(cli: Cli, group: list[str], shown: str) -
 
 @pytest.mark.parametrize(
     ("group", "named"),
-    [([], "session, memory, run, migrate, doctor"), (["session"], "list, start, resume, show, delete, search")],
+    [([], "session, memory, run, serve, migrate, doctor"), (["session"], "list, start, resume, show, delete, search")],
 )
 def test_a_group_alone_is_a_mistake_of_a_program(cli: Cli, group: list[str], named: str) -> None:
     done = cli(*group, "--json")

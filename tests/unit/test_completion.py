@@ -55,7 +55,7 @@ def values(lines: list[str]) -> list[str]:
 
 
 def test_commands(complete: Complete) -> None:
-    assert values(complete("")) == ["session", "memory", "run", "migrate", "doctor", "completion"]
+    assert values(complete("")) == ["session", "memory", "run", "serve", "migrate", "doctor", "completion"]
     assert values(complete("session", ""))[:6] == ["list", "start", "resume", "show", "delete", "search"]
     assert values(complete("session", "sh")) == ["show"]
     assert values(complete("session", "un")) == ["undo", "untag", "unpin", "unarchive"]

@@ -21,6 +21,7 @@ _COMMANDS = {
     "session": "praisonaiagents.cli.sessions:session",
     "memory": "praisonaiagents.cli.memory:memory",
     "run": "praisonaiagents.cli.run:run",
+    "serve": "praisonaiagents.cli.serve:serve",
     "migrate": "praisonaiagents.cli.transfer:migrate",
     "doctor": "praisonaiagents.cli.doctor:doctor",
     "completion": "praisonaiagents.cli.completion:completion",

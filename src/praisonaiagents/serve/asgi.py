@@ -87,6 +87,7 @@ class _Operations:
         fields["path"] = (place.path.rstrip("/") if place.agent else "") + operation.path
         caller = await self._caller(request, operation)
         ask = Ask(request, place, caller)
+        ask.told = fields
         fields["user"] = caller.user_id
         if "session_id" in parameters:
             fields["session"] = ask.session_id

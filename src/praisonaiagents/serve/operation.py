@@ -58,6 +58,8 @@ class Ask:
         self.caller = caller
         self.body: Any = None
         self.query: Any = None
+        self.told: dict[str, Any] = {}
+        """What the log is told of the request besides: ids, never what was said."""
 
     @property
     def user_id(self) -> str:

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -38,15 +38,24 @@ _HEADER_TIMEOUT_S = 20
 _KEEP_ALIVE_S = 15
 _LAST_WORDS_S = 5
 _MAX_HEAD_BYTES = 65_536
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104
+_loading: list[bool] = []
 _servers: dict[tuple[str, int], Server] = {}
 _lock = threading.Lock()
 
 
-class Server:
-    """A server that was launched. url: where the agent is."""
+class Launching(BaseException):
+    """A script that is only being loaded came to where it would serve."""
 
-    def __init__(self, host: str, port: int, service: Service, *, debug: bool = False) -> None:
+
+class Server:
+    """A server that was launched. made_token: the token it asks for, if nobody gave one."""
+
+    def __init__(
+        self, host: str, port: int, service: Service, *, debug: bool = False, made_token: str | None = None
+    ) -> None:
         self.service = service
+        self.made_token = made_token
         self._socket = _bound(host, port)
         self.host, self.port = host, self._socket.getsockname()[1]
         self._server = _Uvicorn(config_for(service, debug=debug), service)
@@ -122,6 +131,7 @@ def launch(
     *,
     block: bool | None = None,
     db: str | None = None,
+    say: Callable[[str], object] = lambda text: print(text, file=sys.stderr),
     **settings: Any,
 ) -> Server:
     """Serve an agent at `http://host:port/path`, with the other agents that are launched at the same port.
@@ -130,14 +140,18 @@ def launch(
     that is
         printed once and put into that variable. port: 0 for any that is free.
     block: whether to wait until the server ends. None: unless the calling code launches something later, or a person types it.
-    db, settings: as for `app`.
+    say: told what people should read: where the agent is, and a token that was made. db, settings: as for `app`.
 
     Raises `ConfigError`, also where the port is taken.
     """
+    if _loading:
+        raise Launching
     with _lock:
         server = _servers.get((host, port)) if port else None
         if server is None:
-            server = Server(host, port, Service(settings_from(_with_token(host, settings)), db=db), debug=debug)
+            made = _made_token(host, settings)
+            service = Service(settings_from(_for_host(host, settings, made)), db=db)
+            server = Server(host, port, service, debug=debug, made_token=made)
             at = server.service.add(agent, path)
             server.start()
             _servers[host, server.port] = server
@@ -146,7 +160,9 @@ def launch(
                 raise ConfigError(f"the server at port {port} runs already: its settings are those of the first launch")
             at = server.service.add(agent, path)
             server.load(agent)
-    print(f"{agent.name or 'Agent'} is served at {server.url}{at}  (Ctrl-C ends)", file=sys.stderr)
+        if server.made_token and len(server.service.agents) == 1:
+            say(f"Others can reach this server, so callers need a token: {server.made_token}")
+    say(f"{agent.name or 'The agent'} is served at {server.url}{at}")
     if _waits(block):
         server.wait()
     return server
@@ -223,19 +239,32 @@ def _bound(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen at {host}:{port}: {exc.strerror or exc}; take another port or host") from exc
 
 
-def _with_token(host: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with a token, where one is needed or the environment has one; the host's name is allowed."""
+def _made_token(host: str, settings: Mapping[str, Any]) -> str | None:
+    """A new token, where one is needed and nobody gave one. It is put where later launches find it."""
+    if is_loopback(host) or settings.get("token") or settings.get("users") or os.environ.get(TOKEN_VARIABLE):
+        return None
+    made = os.environ[TOKEN_VARIABLE] = secrets.token_urlsafe(24)
+    return made
+
+
+def _for_host(host: str, settings: Mapping[str, Any], token: str | None) -> dict[str, Any]:
+    """The settings with the token there is, and with the host among the names that the server is called by."""
     given = dict(settings)
-    if not is_loopback(host):
-        given.setdefault("hosts", ())
-        given["hosts"] = [*given["hosts"], host] if host not in ("0.0.0.0", "::", "") else given["hosts"]  # noqa: S104
-    if given.get("token") is None and given.get("users") is None:
-        token = os.environ.get(TOKEN_VARIABLE)
-        if not token and not is_loopback(host):
-            token = os.environ[TOKEN_VARIABLE] = secrets.token_urlsafe(24)
-            print(f"Others can reach this server, so it asks for a token: {token}", file=sys.stderr)
-        given["token"] = token or None
+    if given.get("token") is None:
+        given["token"] = token or os.environ.get(TOKEN_VARIABLE) or None
+    if host not in _EVERYWHERE and not is_loopback(host):
+        given["hosts"] = [*given.get("hosts", ()), host]
     return given
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Code that is run in here does not serve: `launch` raises `Launching` instead."""
+    _loading.append(True)
+    try:
+        yield
+    finally:
+        _loading.pop()
 
 
 def _waits(block: bool | None) -> bool:

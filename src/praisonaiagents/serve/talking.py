@@ -171,6 +171,7 @@ async def begin(ask: Ask, agent: Agent, user_id: str, session_id: str | None, pr
     """
     idempotency_key = key_in(ask)
     session = conversation_key(session_id or _new_id(user_id, idempotency_key), user_id)
+    ask.told |= {"user": user_id, "session": session.session_id}
     said = [message.content for message in more.get("results", ())] + ([] if prompt is None else [prompt])
     if idempotency_key is None:
         return _begin(ask, agent, f"run-{os.urandom(8).hex()}", session, said, prompt, more)
@@ -292,6 +293,7 @@ def _begin(
         here = service.agent_for(path, agent, key) if is_kept else agent
         return await here.take_turn(prompt, settings, emit, stored=stored, run_id=turn_id, **more)
 
+    ask.told["turn"] = turn_id
     return service.turns.begin(turn_id, key, said, work)
 
 
