@@ -1,0 +1,370 @@
+"""Attacks on a served agent: each is answered by a refusal, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from praisonaiagents import Agent
+from praisonaiagents.serve import Server, launch
+from praisonaiagents.session import get_default_session_store
+
+TOKENS = {"alice-token-1": "alice", "bob-token-22": "bob"}
+ALICE, BOB = ({"Authorization": f"Bearer {token}"} for token in TOKENS)
+
+
+@pytest.fixture
+def serve(make_agent: Callable[..., Agent]) -> Iterator[Callable[..., Server]]:
+    """A real server at a free port of this machine."""
+    servers: list[Server] = []
+
+    def start(**settings: Any) -> Server:
+        agent = make_agent(llm="offline", instructions="be brief")
+        servers.append(launch(agent, "/agent", 0, block=False, say=lambda _: None, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def say(server: Server, text: str = "hello", headers: dict[str, str] | None = None, **more: Any) -> httpx2.Response:
+    return httpx2.post(server.url + "/agent", json={"query": text, **more}, headers=headers)
+
+
+def raw(server: Server, sent: bytes, *, until_closed: bool = False) -> bytes:
+    """What comes back when these bytes are sent."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(sent)
+        got = connection.recv(65536)
+        while until_closed and (piece := connection.recv(65536)):
+            got += piece
+    return got
+
+
+def stored() -> int:
+    return sum(row["message_count"] for row in get_default_session_store().list_sessions(None, all_users=True))
+
+
+# --- who may come in ---
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong-token"},
+        {"Authorization": "Basic YWxpY2U6eA=="},
+        {"Authorization": "Bearer alice-token-"},
+        {"Authorization": "Bearer alice-token-11"},
+        {"Authorization": "bearer ALICE-TOKEN-1"},
+        {"X-Auth-Token": "None"},
+        {"X-User-Id": "alice"},
+        {"Authorization": "Bearer alice-token-1", "X-User-Id": "bob"},
+        {"Authorization": "Bearer sha256:" + "0" * 64},
+    ],
+)
+def test_no_token_and_a_wrong_one_are_refused_alike(serve: Callable[..., Server], headers: dict[str, str]) -> None:
+    server = serve(users=TOKENS)
+    refused = say(server, headers=headers)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert refused.json()["type"] == "Unauthorized"
+    for path in ("/sessions", "/agent/sessions", "/search?q=x", "/openapi.json", "/v1/models", "/turns/run-1"):
+        assert httpx2.get(server.url + path, headers=headers).status_code == 401
+    assert httpx2.get(server.url + "/agent/health").status_code == 200
+    assert stored() == 0
+
+
+def test_a_user_is_the_user_of_the_token_whatever_is_said(serve: Callable[..., Server]) -> None:
+    server = serve(users=TOKENS)
+    assert say(server, "I am Alice", ALICE, session_id="s").status_code == 200
+    assert say(server, "I am Alice", ALICE, session_id="s", user_id="default_user").status_code == 200
+    assert say(server, "I am Bob", ALICE, session_id="s", user_id="bob").status_code == 403
+    store = get_default_session_store()
+    assert len(store.get_chat_history("s", user_id="alice")) == 4
+    assert store.get_chat_history("s", user_id="bob") == []
+    assert store.get_chat_history("s", user_id="default_user") == []
+
+
+def test_a_session_of_somebody_else_is_answered_as_one_that_is_not_there(serve: Callable[..., Server]) -> None:
+    server = serve(users=TOKENS)
+    turn = say(server, "a secret", ALICE, session_id="hers").json()["turn_id"]
+    paths = ["", "/messages", "/export", "/snapshots"]
+    for method, path, body in [
+        *(("GET", f"/sessions/{{}}{path}", None) for path in paths),
+        ("DELETE", "/sessions/{}", None),
+        ("PATCH", "/sessions/{}", {"title": "x"}),
+        ("POST", "/sessions/{}/fork", {}),
+        ("POST", "/sessions/{}/snapshots", {}),
+        ("POST", "/sessions/{}/revert", {"to": "message:0"}),
+        ("POST", "/sessions/{}/undo", None),
+        ("DELETE", "/sessions/{}/snapshots/x", None),
+    ]:
+        answers = [
+            httpx2.request(method, server.url + path.format(name), json=body, headers=BOB) for name in ("hers", "none")
+        ]
+        hers, none = ((answer.status_code, answer.content) for answer in answers)
+        assert hers == none
+        assert hers[0] == 404
+    for method in ("GET", "DELETE"):
+        hers, none = (httpx2.request(method, f"{server.url}/turns/{name}", headers=BOB) for name in (turn, "run-0"))
+        assert (hers.status_code, hers.content) == (none.status_code, none.content) == (404, none.content)
+    assert httpx2.get(f"{server.url}/search?q=secret", headers=BOB).json()["hits"] == []
+    assert len(get_default_session_store().get_chat_history("hers", user_id="alice")) == 2
+
+
+def test_a_trusted_caller_says_whose_session_it_means(serve: Callable[..., Server]) -> None:
+    server = serve(token="the-backends-token")
+    own = {"X-Auth-Token": "the-backends-token"}
+    assert say(server, "hi", own, session_id="s", user_id="zoë").status_code == 200
+    sessions = httpx2.get(server.url + "/sessions", headers=own | {"X-User-Id": "zo%C3%AB"}).json()["sessions"]
+    assert [row["user_id"] for row in sessions] == ["zoë"]
+    assert httpx2.get(server.url + "/sessions", headers=own).json()["sessions"] == []
+    assert httpx2.get(server.url + "/sessions", headers=own | {"X-User-Id": "%ff"}).status_code == 400
+
+
+def test_guessing_tokens_is_stopped(serve: Callable[..., Server]) -> None:
+    server = serve(users=TOKENS)
+    answers = [say(server, headers={"Authorization": f"Bearer guess-{number:04}"}).status_code for number in range(30)]
+    assert answers[:20] == [401] * 20
+    assert answers[20:] == [429] * 10
+    refused = say(server, headers=ALICE)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_one_user_coming_too_often_keeps_nobody_else_out(serve: Callable[..., Server]) -> None:
+    server = serve(users=TOKENS, per_minute=5)
+    answers = [httpx2.get(server.url + "/sessions", headers=ALICE).status_code for _ in range(7)]
+    assert answers == [200] * 5 + [429] * 2
+    assert httpx2.get(server.url + "/sessions", headers=BOB).status_code == 200
+
+
+# --- browsers ---
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.", "[::2]", ""]
+)
+def test_a_name_that_somebody_else_pointed_here_is_refused(serve: Callable[..., Server], host: str) -> None:
+    """As in DNS rebinding: the page is evil.example, and its name means this machine."""
+    server = serve()
+    refused = httpx2.get(server.url + "/sessions", headers={"Host": host})
+    assert refused.status_code == (200 if host == "localhost." else 421)
+    allowed = serve(hosts=["agents.example"])
+    assert httpx2.get(allowed.url + "/sessions", headers={"Host": "agents.example:443"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:1", "http://127.0.0.1", "file://", "x", "http://"]
+)
+def test_a_page_of_another_site_is_refused(serve: Callable[..., Server], origin: str) -> None:
+    server = serve()
+    refused = say(server, headers={"Origin": origin})
+    assert refused.status_code == 403
+    assert "access-control-allow-origin" not in refused.headers
+    form = httpx2.post(server.url + "/agent", data={"query": "hello"}, headers={"Origin": origin})
+    assert form.status_code == 403
+    assert say(server, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert stored() == 0
+    assert say(server, headers={"Origin": server.url}).status_code == 200
+
+
+def test_a_page_that_is_allowed_may_call_from_a_browser(serve: Callable[..., Server]) -> None:
+    server = serve(origins=["https://app.example"])
+    page = {"Origin": "https://app.example"}
+    asked = page | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    preflight = httpx2.options(server.url + "/agent", headers=asked)
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (204, "https://app.example")
+    assert say(server, headers=page).headers["access-control-allow-origin"] == "https://app.example"
+    other = httpx2.options(server.url + "/agent", headers=asked | {"Origin": "https://evil.example"})
+    assert other.status_code == 403
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_browsers_are_told_not_to_guess_frame_or_keep(serve: Callable[..., Server]) -> None:
+    server = serve()
+    for answer in (say(server), httpx2.get(server.url + "/nothing"), httpx2.get(server.url + "/health")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert "server" not in answer.headers
+
+
+def test_an_exported_page_runs_nothing_in_a_browser(serve: Callable[..., Server]) -> None:
+    server = serve()
+    say(server, "<script>alert(1)</script>", session_id="s")
+    page = httpx2.get(server.url + "/sessions/s/export?format=html")
+    assert page.headers["content-disposition"].startswith("attachment")
+    assert "<script>alert" not in page.text
+
+
+# --- too much, too slow ---
+
+
+def test_what_is_too_large_is_refused_and_stores_nothing(serve: Callable[..., Server]) -> None:
+    server = serve(max_body_bytes=10_000, max_message_chars=1_000)
+    assert say(server, "x" * 20_000).status_code == 413
+    assert say(server, "x" * 1_001).status_code == 413
+    assert httpx2.post(server.url + "/agent", content=iter([b"x" * 6_000, b"y" * 6_000])).status_code == 413
+    body = {"messages": [{"role": "user", "content": "x" * 1_001}]}
+    assert httpx2.post(server.url + "/v1/chat/completions", json=body).status_code == 413
+    assert httpx2.get(server.url + "/sessions", headers={"X-Large": "x" * 20_000}).status_code == 431
+    assert httpx2.get(server.url + "/sessions", headers={f"X-{n}": "x" for n in range(120)}).status_code == 431
+    assert stored() == 0
+    assert say(server, "x" * 1_000).status_code == 200
+
+
+def test_a_body_that_drips_in_is_given_up_on(serve: Callable[..., Server]) -> None:
+    server = serve(body_timeout_s=0.3)
+    head = b"POST /agent HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    assert raw(server, head + b'{"query": ').startswith(b"HTTP/1.1 408 ")
+    assert stored() == 0
+
+
+def test_headers_that_drip_in_are_given_up_on(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("praisonaiagents.serve.server._HEADER_TIMEOUT_S", 0.3)
+    server = serve()
+    for sent in (b"", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ", b"POST"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(sent)
+            assert connection.recv(1024) == b""
+    assert httpx2.get(server.url + "/health").status_code == 200
+
+
+# --- bytes ---
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/sessions/../../etc/passwd",
+        "/sessions/..%2f..%2fetc%2fpasswd",
+        "/sessions/%2e%2e/messages",
+        "/sessions/a%00b",
+        "/sessions/%ff",
+        "/sessions//messages",
+        "//sessions",
+        "/agent/../sessions",
+        "/sessions/praisonai%3Astate",
+        "/sessions/" + "x" * 2_000,
+        "/sessions/%0d%0aX-Injected:%201",
+    ],
+)
+def test_tricks_in_a_path_find_nothing(serve: Callable[..., Server], path: str) -> None:
+    server = serve()
+    answer = raw(
+        server, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode(), until_closed=True
+    )
+    assert answer.split(b" ")[1] in (b"400", b"404")
+    assert b"\nx-injected" not in answer.lower()
+    assert b"Traceback" not in answer
+    assert b"root:" not in answer
+
+
+@pytest.mark.parametrize(
+    "session_id", ["x\r\nX-Injected: 1", "x\nSet-Cookie: a=b", "ü\u2028x", "x" * 3_000, "", "\x00"]
+)
+def test_a_session_id_never_becomes_a_header(serve: Callable[..., Server], session_id: str) -> None:
+    server = serve()
+    body = {"messages": [{"role": "user", "content": "hi"}], "metadata": {"session_id": session_id}}
+    answer = httpx2.post(server.url + "/v1/chat/completions", json=body)
+    assert answer.status_code in (200, 400)
+    assert "x-injected" not in answer.headers
+    assert "set-cookie" not in answer.headers
+    request_id = httpx2.get(server.url + "/health", headers={"X-Request-Id": "a b;c"}).headers["x-request-id"]
+    assert request_id != "a b;c"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{",
+        b"\xff\xfe",
+        b'{"query": null}',
+        b'{"query": 5}',
+        b'{"query": ""}',
+        b'{"query": "  \\n"}',
+        b'{"query": ["a"]}',
+        b'{"query": "\\ud800"}',
+        b'{"query": "x", "session_id": ""}',
+        b'{"query": "x", "session_id": 5}',
+        b'{"query": "x", "session_id": "a\\u0000b"}',
+        b'{"query": "x", "session_id": "praisonai:state"}',
+        b'{"query": "x", "user_id": "\\u0007"}',
+        b'{"query": "x", "stream": "yes"}',
+        b"[" * 5_000,
+        b'{"query": ' + b"[" * 5_000,
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_a_reason(serve: Callable[..., Server], body: bytes) -> None:
+    server = serve()
+    answer = httpx2.post(server.url + "/agent", content=body, headers={"Content-Type": "application/json"})
+    if body == b'{"query": "x", "session_id": ""}':
+        assert answer.status_code == 200  # nothing said is a new session
+        return
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+    assert stored() == 0
+
+
+def test_the_wrong_kind_of_request_is_refused(serve: Callable[..., Server]) -> None:
+    server = serve()
+    assert httpx2.post(server.url + "/agent", content=b"<x/>", headers={"Content-Type": "text/xml"}).status_code == 415
+    refused = httpx2.put(server.url + "/sessions/s")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "DELETE, GET, PATCH")
+    assert httpx2.get(server.url + "/agent").status_code == 405
+    assert raw(server, b"\x16\x03\x01\x00\xa5").startswith(b"HTTP/1.1 400 ")
+    both = b"POST /agent HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET "
+    assert b"200 OK" not in raw(server, both)
+
+
+# --- again ---
+
+
+def test_a_request_that_is_sent_again_is_answered_again_and_done_once(serve: Callable[..., Server]) -> None:
+    server = serve(users=TOKENS)
+    key = {"Idempotency-Key": "k-1"}
+    first = say(server, "hello", ALICE | key, session_id="s")
+    again = say(server, "hello", ALICE | key, session_id="s")
+    assert first.json() == again.json()
+    assert (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (None, "true")
+    assert say(server, "something else", ALICE | key, session_id="s").status_code == 422
+    assert say(server, "hello", ALICE | {"Idempotency-Key": "k" * 300}, session_id="s").status_code == 400
+    hers = get_default_session_store().get_chat_history("s", user_id="alice")
+    assert [message["content"] for message in hers][:1] == ["hello"]
+    assert len(hers) == 2
+    other = say(server, "hello", BOB | key, session_id="s")  # a key is one user's
+    assert other.json()["turn_id"] != first.json()["turn_id"]
+    assert len(get_default_session_store().get_chat_history("s", user_id="bob")) == 2
+
+
+def test_nothing_secret_reaches_the_log(serve: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
+    from praisonaiagents.serve.logs import JsonLines, Lines
+
+    caplog.set_level("INFO", "praisonaiagents.serve")
+    server = serve(users=TOKENS)
+    say(server, "my password is hunter2", ALICE, session_id="s")
+    httpx2.get(server.url + "/search?q=hunter2", headers=ALICE)
+    say(server, "hunter2", {"Authorization": "Bearer hunter2hunter2"})
+    server.close()
+    lines = [form.format(record) for form in (JsonLines(), Lines()) for record in caplog.records]
+    assert not [line for line in lines if "hunter2" in line or "alice-token" in line]
+    told = [json.loads(JsonLines().format(record)) for record in caplog.records if record.name.endswith("serve")]
+    turn = next(line for line in told if line["event"] == "turn")
+    assert (turn["user"], turn["session"], turn["status"]) == ("alice", "s", "done")
+    request = next(line for line in told if line["event"] == "request")
+    assert request["status"] == 200
+    assert request["request_id"]
+    assert "alice-token" not in repr(server.service.settings)
