@@ -1,0 +1,187 @@
+"""Who is calling: tokens of users, from a mapping, a function, a file or an identity provider."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from praisonaiagents.errors import ConfigError, ConfigTypeError
+from praisonaiagents.serve import JWT, Settings
+from praisonaiagents.serve.callers import Callers, read_users
+
+SECRET = "a-secret-of-more-than-sixty-four-characters-" + "x" * 32
+
+
+def who(settings: Settings, token: str | None = None, **headers: str) -> str | None:
+    """The user that a request with this token is of."""
+    sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    if token is not None:
+        sent.append((b"authorization", f"Bearer {token}".encode()))
+    caller = asyncio.run(Callers(settings).caller(sent))
+    return caller.user_id if caller else None
+
+
+def signed(key: Any = SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **claims: Any) -> str:
+    claims = {"sub": "alice", "exp": time.time() + 60} | claims
+    return jwt.encode({k: v for k, v in claims.items() if v is not None}, key, algorithm, headers=headers)
+
+
+def test_tokens_of_users_in_every_form_they_are_given_in() -> None:
+    digest = hashlib.sha256(b"carols-token").hexdigest()
+    users = Settings(users={"alices-token": "alice", f"sha256:{digest}": "carol"})
+    assert who(users, "alices-token") == "alice"
+    assert who(users, "carols-token") == "carol"
+    assert who(users, f"sha256:{digest}") is None
+    assert who(users, x_auth_token="alices-token") == "alice"
+    assert who(users, "alices-token ") == "alice"
+    assert who(users) is who(users, "bobs-token") is None
+
+
+def test_a_function_says_who_it_is() -> None:
+    async def later(token: str) -> str | None:
+        await asyncio.sleep(0)
+        return {"good-token": "dave"}.get(token)
+
+    def now(token: str) -> str | None:
+        return {"good-token": "dave"}.get(token)
+
+    for look in (later, now, lambda token: later(token)):
+        assert who(Settings(users=look), "good-token") == "dave"
+        assert who(Settings(users=look), "bad-token") is None
+    with pytest.raises(ConfigTypeError, match="int"):
+        who(Settings(users=lambda token: 5), "good-token")
+
+
+def test_the_servers_own_token_beside_those_of_users() -> None:
+    both = Settings(token="the-backend", users={"alices-token": "alice"})
+    assert who(both, "the-backend") == "default_user"
+    assert who(both, "the-backend", x_user_id="zo%C3%AB") == "zoë"
+    assert who(both, "alices-token") == who(both, "alices-token", x_user_id="alice") == "alice"
+    assert who(both, "alices-token", x_user_id="bob") is None
+    assert who(Settings(), None, x_user_id="bob") == "bob"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"exp": time.time() - 60},
+        {"exp": None},
+        {"sub": None},
+        {"sub": ""},
+        {"nbf": time.time() + 600},
+        {"aud": "others"},
+        {"aud": None},
+        {"iss": "https://evil.example"},
+        {"key": "another-secret-of-more-than-thirty-two-characters"},
+        {"algorithm": "HS512"},
+        {"key": None, "algorithm": "none"},
+    ],
+)
+def test_a_jwt_that_is_not_as_it_should_be_is_none(changed: dict[str, Any]) -> None:
+    check = Settings(users=JWT(SECRET, audience="us", issuer="https://id.example"))
+    right = {"aud": "us", "iss": "https://id.example"}
+    assert who(check, signed(**right)) == "alice"
+    assert who(check, signed(**right | changed)) is None
+    assert who(check, signed(**right)[:-2]) is None
+    assert who(check, "no-jwt-at-all") is None
+
+
+def test_keys_of_an_identity_provider() -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    published = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "k1", "use": "sig"}
+    import json
+
+    class Provider(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"keys": [published]}).encode())
+
+        def log_message(self, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Provider) as provider:
+        serving = Thread(target=provider.serve_forever)
+        serving.start()
+        try:
+            known = Settings(users=JWT(jwks_url=f"http://127.0.0.1:{provider.server_port}/keys"))
+            assert who(known, signed(private, "RS256", {"kid": "k1"})) == "alice"
+            assert who(known, signed(private, "RS256", {"kid": "k2"})) is None
+        finally:
+            provider.shutdown()
+            serving.join()
+    by_key = Settings(users=JWT(public.decode()))
+    assert who(by_key, signed(private, "RS256")) == "alice"
+    # the public key is no secret: what is signed with it must not count
+    import base64
+    import hmac
+
+    def part(value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).decode().rstrip("=")
+
+    head = part(b'{"alg":"HS256","typ":"JWT"}') + "." + part(json.dumps({"sub": "alice", "exp": 9e9}).encode())
+    forged = f"{head}.{part(hmac.digest(public, head.encode(), 'sha256'))}"
+    assert who(by_key, forged) is None
+
+
+def test_a_file_of_users() -> None:
+    assert read_users('{"alice": "alices-token", "bob": ["bobs-one-1", "bobs-two-2"]}') == {
+        "alices-token": "alice",
+        "bobs-one-1": "bob",
+        "bobs-two-2": "bob",
+    }
+    for text, why in [
+        ("", "JSON"),
+        ("[]", "JSON"),
+        ('{"alice": 5}', "JSON"),
+        ('{"alice": "short"}', "8 ASCII"),
+        ('{"alice": "one-token", "bob": "one-token"}', "one token"),
+        ('{"": "one-token-1"}', "user ids"),
+        ('{"alice": "sha256:xyz12345"}', "64 hex"),
+    ]:
+        with pytest.raises(ConfigError, match=why) as failed:
+            read_users(text)
+        assert "one-token" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"token": "short"}, "8 ASCII"),
+        ({"token": "with blanks in it"}, "8 ASCII"),
+        ({"token": 12345678}, "text"),
+        ({"users": ["alices-token"]}, "mapping"),
+        ({"busy": "wait"}, "queue, reject, interrupt"),
+        ({"max_turns": -1}, "from 0"),
+        ({"max_turns": "many"}, "number"),
+        ({"turn_timeout_s": float("nan")}, "from 0"),
+        ({"hosts": "example.com"}, "list"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_at_once(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as failed:
+        Settings(**given)
+    assert "with blanks" not in str(failed.value)
+
+
+def test_a_setting_that_is_misspelt_is_told() -> None:
+    from praisonaiagents.serve.settings import settings_from
+
+    with pytest.raises(ConfigTypeError, match="did you mean per_minute"):
+        settings_from({"per_minutes": 5})
+    for arguments in ({}, {"key": SECRET, "jwks_url": "http://x"}, {"key": SECRET, "algorithms": ["none"]}):
+        with pytest.raises(ConfigError):
+            JWT(**arguments)
+    assert SECRET not in repr(JWT(SECRET))
