@@ -85,11 +85,17 @@ class _Operations:
         place, operation, parameters = self._find(request.method, _sent_path(request.scope))
         request.scope["path_params"] = parameters
         fields["path"] = (place.path.rstrip("/") if place.agent else "") + operation.path
+        try:
+            return await self._done(request, place, operation, fields)
+        except Exception as exc:
+            return (operation.tells or respond)(problem_of(exc))
+
+    async def _done(self, request: Request, place: Place, operation: Operation, fields: dict[str, Any]) -> Response:
         caller = await self._caller(request, operation)
         ask = Ask(request, place, caller)
         ask.told = fields
         fields["user"] = caller.user_id
-        if "session_id" in parameters:
+        if "session_id" in request.path_params:
             fields["session"] = ask.session_id
         await ask.read(operation)
         found = await operation.do(ask)

@@ -12,13 +12,12 @@ from praisonaiagents import __version__
 from praisonaiagents.serve.operation import Operation
 
 _ALWAYS = (400, 401, 403, 408, 413, 415, 421, 429, 431, 500, 503)
-_ERROR = "#/components/schemas/Error"
 
 
 class Error(msgspec.Struct, omit_defaults=True):
     """What went wrong, and its kind."""
 
-    error: Any
+    error: str
     type: str = ""
     detail: str = ""
 
@@ -26,7 +25,9 @@ class Error(msgspec.Struct, omit_defaults=True):
 def document(operations: Iterable[tuple[str, Operation]], *, asks_who: bool) -> dict[str, Any]:
     """The document. operations: each with the path of its place."""
     table = list(operations)
-    kinds = {kind for _, each in table for kind in (each.takes, each.asks, each.gives) if kind is not None} | {Error}
+    kinds = {
+        kind for _, each in table for kind in (each.takes, each.asks, each.gives, each.fails) if kind is not None
+    } | {Error}
     listed = sorted(kinds, key=lambda kind: str(kind.__name__))
     _, schemas = msgspec.json.schema_components(listed, ref_template="#/components/schemas/{name}")
     paths: dict[str, Any] = {}
@@ -55,7 +56,7 @@ def _described(each: Operation, path: str, schemas: dict[str, Any]) -> dict[str,
         "summary": each.summary,
         "parameters": [*_in_path(path), *_in_query(each.asks, schemas)],
         "responses": {str(each.status): _answer(each)}
-        | {str(status): _problem(status) for status in sorted({*_ALWAYS, *each.also})},
+        | {str(status): _problem(status, each.fails) for status in sorted({*_ALWAYS, *each.also})},
     }
     if each.takes is not None:
         content = {"application/json": {"schema": _ref(each.takes)}}
@@ -72,11 +73,10 @@ def _answer(each: Operation) -> dict[str, Any]:
     return {"description": each.summary, "content": content}
 
 
-def _problem(status: int) -> dict[str, Any]:
-    return {
-        "description": _WHY.get(status, "It went wrong"),
-        "content": {"application/json": {"schema": {"$ref": _ERROR}}},
-    }
+def _problem(status: int, fails: Any) -> dict[str, Any]:
+    """An answer with an error. Before it is known what was asked, it is in our own words."""
+    schema = _ref(Error) if fails is None else {"anyOf": [_ref(fails), _ref(Error)]}
+    return {"description": _WHY.get(status, "It went wrong"), "content": {"application/json": {"schema": schema}}}
 
 
 def _in_path(path: str) -> list[dict[str, Any]]:

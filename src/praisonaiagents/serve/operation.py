@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 
 from praisonaiagents.errors import InvalidId
 from praisonaiagents.model.ids import check_session_id
@@ -32,7 +33,8 @@ class Operation(NamedTuple):
     path: below the agent's own, with `{parameters}`. takes: the struct of its JSON body. asks: the struct of its query.
     gives: the struct of its answer, or None for anything else. also: further statuses it answers with, besides those every
     operation may answer with. is_open: no token is needed. media: of an answer that is not JSON. complaint: what `detail` of
-    the answer says where the body is not as it should be.
+    the answer says where the body is not as it should be. tells: how it answers with an error; None: as all of them do.
+    fails: the struct of such an answer.
     """
 
     method: str
@@ -47,6 +49,8 @@ class Operation(NamedTuple):
     is_open: bool = False
     media: tuple[str, ...] = ()
     complaint: str | None = None
+    tells: Callable[[Problem], Response] | None = None
+    fails: Any = None
 
 
 class Ask:
