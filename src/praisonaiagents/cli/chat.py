@@ -2,7 +2,8 @@
 
 In a terminal: the answer comes as it is made, Enter sends, Alt-Enter starts a new line, the arrow keys bring back what was
 said in this session, Ctrl-C stops the answer and keeps the session, Ctrl-D leaves. Over a pipe: a line is a prompt, and the
-answer is what is printed. With --json, each answer is one line of JSON.
+answer is what is printed. With --json, each answer is one line of JSON. Who answers is a `Talk`: an agent of this process, or
+one on another machine (see `remote`).
 
 What a reader would get wrong: the LLM library takes a second or two to load, so the chat loads it in a thread while the user
 reads and types. No other thread may import any of it at that time (Python would hand out half of a module), so the first turn
@@ -18,7 +19,7 @@ import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -49,28 +50,86 @@ Enter sends, Alt-Enter starts a new line, Up brings back what you said.
 Ctrl-C stops an answer, Ctrl-D leaves; the session stays.
 /help     this
 /history  the conversation so far
-/model    the model that answers
+/model    what answers
 /compact  let the model sum up all but the last turns, to be sent less; nothing is removed
 /exit     leave"""
+
+Messages = list[dict[str, Any]]
 
 
 class InvalidInput(click.ClickException):
     """Standard input holds something that is not text."""
 
 
+class Talk(Protocol):
+    """Who answers in a chat, and what the chat tells about the session."""
+
+    @property
+    def answers(self) -> tuple[str, str]:
+        """(who answers, that as a sentence). Asking for it may print a note."""
+
+    def prepare(self) -> None:
+        """What would delay the first answer; called in a thread of its own."""
+
+    def pieces(self, prompt: str) -> Iterator[str]:
+        """The answer as it comes."""
+
+    def answer(self, prompt: str) -> dict[str, Any]:
+        """The whole answer, as `--json` prints it."""
+
+    def recent(self, limit: int) -> tuple[Messages, int]:
+        """The last messages there were when the chat began, and how many there were before them."""
+
+    def said(self) -> list[str]:
+        """What the user said before, oldest first."""
+
+    def history(self) -> Messages:
+        """The conversation as it is now."""
+
+    def state(self) -> str:
+        """How the session stands, as a sentence."""
+
+    def as_json(self) -> dict[str, Any]:
+        """How the session stands, as `--json` prints it."""
+
+    def compact(self) -> str:
+        """Sum up the older part; a sentence about what was done."""
+
+    def how_to_resume(self) -> str:
+        """The command that goes on with the session, as a shell takes it."""
+
+
 def converse(session: SessionData, *, new: bool) -> None:
     """Talk until the user leaves, or until standard input ends."""
-    in_terminal = is_terminal(sys.stdin) and is_terminal(sys.stdout) and not wants_json()
     with agent_of(session) as agent:
-        (_in_terminal if in_terminal else _over_pipe)(agent, session, new=new)
+        talk(_LocalTalk(agent, session, new=new))
 
 
 def one_turn(session: SessionData, prompt: str) -> None:
     """Say one thing and print the answer."""
+    check_prompt(prompt)
+    with agent_of(session) as agent:
+        say(_LocalTalk(agent, session, new=False), prompt)
+
+
+def talk(with_: Talk) -> None:
+    """Talk until the user leaves, or until standard input ends."""
+    in_terminal = is_terminal(sys.stdin) and is_terminal(sys.stdout) and not wants_json()
+    (_in_terminal if in_terminal else _over_pipe)(with_)
+
+
+def say(to: Talk, prompt: str) -> None:
+    """Say one thing and print the answer."""
+    if wants_json():
+        print_json(to.answer(prompt))
+    else:
+        print_pieces(to.pieces(prompt))
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise `UsageError` where nothing is said."""
     if not prompt.strip():
         raise click.UsageError("the prompt is empty")
-    with agent_of(session) as agent:
-        _answer(agent, prompt)
 
 
 def piped_text() -> str:
@@ -95,10 +154,59 @@ def agent_of(session: SessionData) -> Agent:
     )
 
 
+class _LocalTalk:
+    """With an agent of this process."""
+
+    def __init__(self, agent: Agent, session: SessionData, *, new: bool) -> None:
+        self._agent = agent
+        self._session = session
+        self._new = new
+
+    @property
+    def answers(self) -> tuple[str, str]:
+        name = self._agent.model_name
+        return name, f"The model is {name}."
+
+    def prepare(self) -> None:
+        self._agent.warm_up()
+
+    def pieces(self, prompt: str) -> Iterator[str]:
+        return self._agent.iter_stream(prompt)
+
+    def answer(self, prompt: str) -> dict[str, Any]:
+        agent, answer = self._agent, self._agent.chat(prompt)
+        return {"session_id": agent.session_id, "user_id": agent.user_id, "model": agent.model_name, "response": answer}
+
+    def recent(self, limit: int) -> tuple[Messages, int]:
+        shown = self._session.get_chat_history(limit)
+        return shown, len(self._session.messages) - len(shown)
+
+    def said(self) -> list[str]:
+        return [message.text() for message in self._session.messages if message.role == "user"]
+
+    def history(self) -> Messages:
+        return store().get_chat_history(self._session.session_id, user_id=self._session.user_id)
+
+    def state(self) -> str:
+        return state_of(self._session.session_id, None if self._new else len(self._session.messages))
+
+    def as_json(self) -> dict[str, Any]:
+        from praisonaiagents.cli.sessions import as_json
+
+        return {"session": as_json(self._session), "restored": not self._new}
+
+    def compact(self) -> str:
+        done = self._agent.compact(_KEPT)
+        return f"summed up {done.messages:,} messages" if done else "there is nothing to sum up"
+
+    def how_to_resume(self) -> str:
+        return how_to_resume(self._session)
+
+
 # --- over a pipe ---
 
 
-def _over_pipe(agent: Agent, session: SessionData, *, new: bool) -> None:
+def _over_pipe(with_: Talk) -> None:
     """Answer each line. The first failure ends it: the next line may rely on the answer that is missing."""
     if is_terminal(sys.stdin):
         click.echo("Each line is a prompt, Ctrl-D ends.", err=True)
@@ -106,9 +214,9 @@ def _over_pipe(agent: Agent, session: SessionData, *, new: bool) -> None:
     for line in _piped_lines():
         if line.strip():
             spoken = True
-            _answer(agent, line.rstrip("\r\n"))
+            say(with_, line.rstrip("\r\n"))
     if not spoken:
-        _where_it_stands(session, new=new)
+        _where_it_stands(with_)
 
 
 def _piped_lines() -> Iterator[str]:
@@ -119,45 +227,35 @@ def _piped_lines() -> Iterator[str]:
             raise InvalidInput(f"line {number} of standard input is not UTF-8 text") from exc
 
 
-def _answer(agent: Agent, prompt: str) -> None:
-    if wants_json():
-        answer = agent.chat(prompt)
-        print_json(
-            {"session_id": agent.session_id, "user_id": agent.user_id, "model": agent.model_name, "response": answer}
-        )
-    else:
-        print_pieces(agent.iter_stream(prompt))
-
-
-def _where_it_stands(session: SessionData, *, new: bool) -> None:
+def _where_it_stands(with_: Talk) -> None:
     """What a session is, for who said nothing in it."""
     if wants_json():
-        from praisonaiagents.cli.sessions import as_json
-
-        print_json({"session": as_json(session), "restored": not new})
+        print_json(with_.as_json())
     else:
-        print_messages(session.get_chat_history(_SHOWN))
-        click.echo(f"{_state(session, new=new)} Go on with it: {how_to_resume(session)}", err=True)
+        print_messages(with_.recent(_SHOWN)[0])
+        click.echo(f"{with_.state()} Go on with it: {with_.how_to_resume()}", err=True)
 
 
 # --- in a terminal ---
 
 
-def _in_terminal(agent: Agent, session: SessionData, *, new: bool) -> None:
-    model = agent.model_name  # said now, because choosing one may print a note, and later that would be in the way
-    keyboard = _keyboard(session)
-    loading = threading.Thread(target=_load, args=(agent,), daemon=True)
+def _in_terminal(with_: Talk) -> None:
+    name, sentence = (
+        with_.answers
+    )  # said now, because choosing a model may print a note, and later that would be in the way
+    keyboard = _keyboard(with_)
+    loading = threading.Thread(target=_load, args=(with_,), daemon=True)
     loading.start()
-    _print_so_far(session)
-    click.echo(f"{_state(session, new=new)} The model is {model}.")
+    _print_so_far(with_)
+    click.echo(f"{with_.state()} {sentence}")
     click.echo("Type a message, Enter sends it. /help shows more, Ctrl-D leaves and keeps all.\n")
     with _typing_ahead():
         for prompt in _prompts(keyboard):
             if not _is_command(prompt):
-                _turn(_after(loading, agent.iter_stream(prompt)))
-            elif not _command(agent, session, prompt):
+                _turn(_after(loading, with_.pieces(prompt)))
+            elif not _command(with_, name, prompt):
                 break
-    click.echo(f"Session kept. Go on with it: {how_to_resume(session)}")
+    click.echo(f"Session kept. Go on with it: {with_.how_to_resume()}")
 
 
 @contextmanager
@@ -178,17 +276,16 @@ def _typing_ahead() -> Iterator[None]:
         termios.tcsetattr(keyboard, termios.TCSANOW, before)
 
 
-def _load(agent: Agent) -> None:
+def _load(with_: Talk) -> None:
     try:
-        agent.warm_up()
+        with_.prepare()
     except Exception:
         return  # the first turn meets the same error, and reports it where it is seen
 
 
-def _print_so_far(session: SessionData) -> None:
-    shown = session.get_chat_history(_SHOWN)
+def _print_so_far(with_: Talk) -> None:
+    shown, left_out = with_.recent(_SHOWN)
     if shown:
-        left_out = len(session.messages) - len(shown)
         click.echo(f"--- {left_out} earlier messages, /history shows them ---" if left_out else "--- so far ---")
         print_messages(shown, _SHOWN_OF_ONE)
         click.echo("---")
@@ -211,35 +308,42 @@ def _is_command(text: str) -> bool:
     return name.startswith("/") and "/" not in name[1:]
 
 
-def _command(agent: Agent, session: SessionData, text: str) -> bool:
+def _command(with_: Talk, answering: str, text: str) -> bool:
     """A command of the chat. False if the chat is over."""
     name = text.split()[0]
     if name in ("/exit", "/quit", "/bye"):
         return False
     if name == "/history":
-        print_messages(store().get_chat_history(session.session_id, user_id=session.user_id))
+        _show_history(with_)
     elif name == "/model":
-        click.echo(agent.model_name)
+        click.echo(answering)
     elif name == "/compact":
-        _sum_up(agent)
+        _sum_up(with_)
     else:
         click.echo(_HELP if name == "/help" else f"No such command: {safe(name)}\n{_HELP}")
     return True
 
 
-def _sum_up(agent: Agent) -> None:
+def _show_history(with_: Talk) -> None:
+    try:
+        print_messages(with_.history())
+    except PraisonError as exc:
+        report(exc)
+
+
+def _sum_up(with_: Talk) -> None:
     try:
         with SignOfLife("summing up") if not is_dumb() else nullcontext():
-            done = agent.compact(_KEPT)
+            done = with_.compact()
     except KeyboardInterrupt:
         click.echo("\n(stopped; nothing was changed)")
     except PraisonError as exc:
         report(exc)
     else:
-        click.echo(f"(summed up {done.messages:,} messages)" if done else "(there is nothing to sum up)")
+        click.echo(f"({done})")
 
 
-def _keyboard(session: SessionData) -> Callable[[str], str]:
+def _keyboard(with_: Talk) -> Callable[[str], str]:
     """Asks for a message, as `input` does, and does more where the terminal can."""
     if is_dumb():
         return input
@@ -253,8 +357,7 @@ def _keyboard(session: SessionData) -> Callable[[str], str]:
     def new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    said = InMemoryHistory([message.text() for message in session.messages if message.role == "user"])
-    return PromptSession[str](history=said, key_bindings=keys).prompt
+    return PromptSession[str](history=InMemoryHistory(with_.said()), key_bindings=keys).prompt
 
 
 def _prompts(keyboard: Callable[[str], str]) -> Iterator[str]:
@@ -290,10 +393,10 @@ def print_pieces(pieces: Iterator[str]) -> None:
     click.echo()
 
 
-def _state(session: SessionData, *, new: bool) -> str:
-    count = len(session.messages)
+def state_of(session_id: str, count: int | None) -> str:
+    """How a session stands. count: of its messages; None: it is new."""
     so_far = f"resumed ({count} message{'' if count == 1 else 's'})"
-    return safe(f"Session {session.session_id} {'started' if new else so_far}.")
+    return safe(f"Session {session_id} {'started' if count is None else so_far}.")
 
 
 def how_to_resume(session: SessionData) -> str:

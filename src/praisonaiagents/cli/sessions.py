@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from praisonaiagents.cli import remote as elsewhere
 from praisonaiagents.cli.group import Group, help_if_alone
 from praisonaiagents.cli.output import (
     is_terminal,
@@ -20,6 +21,7 @@ from praisonaiagents.cli.output import (
     when,
 )
 from praisonaiagents.cli.place import command, db_option, given, open_place, path_of, store, within
+from praisonaiagents.cli.remote import check_alone, remote_option
 from praisonaiagents.errors import SessionNotFound
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ _SHELL_SYNTAX = frozenset(" '\"\\$`!*?[](){}<>|&;#~")
 def complete_session_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The newest session ids that start with what was typed. Ids that a shell would take apart are left out."""
     whose = ctx.params.get("user")
+    if ctx.params.get("remote"):
+        return [name for name in elsewhere.completed(ctx.params["remote"], whose, incomplete) if _is_one_word(name)]
     return proposals(
         ctx, incomplete, lambda opened: [row["session_id"] for row in opened.list_sessions(_COMPLETED, user_id=whose)]
     )
@@ -135,13 +139,24 @@ def session(ctx: click.Context) -> None:
 @click.option("--all-users", is_flag=True, help="Everybody's.")
 @click.option("--tag", metavar="TAG", shell_complete=complete_tag, help="Only those that have this tag.")
 @click.option("--archived", is_flag=True, help="Only archived ones, which are left out otherwise.")
+@remote_option
 @user_option
 @db_option
 @json_option
 def list_sessions(
-    limit: int, everything: bool, all_users: bool, tag: str | None, archived: bool, user: str | None
+    limit: int,
+    everything: bool,
+    all_users: bool,
+    tag: str | None,
+    archived: bool,
+    remote: str | None,
+    user: str | None,
 ) -> None:
     """List sessions: pinned ones first, then the one changed last."""
+    if remote is not None:
+        check_alone(all_users=all_users, tag=tag, archived=archived)
+        elsewhere.list_sessions(remote, user, None if everything else limit)
+        return
     from praisonaiagents.session.labels import listed
 
     rows = listed(
@@ -171,16 +186,26 @@ def list_sessions(
 @instructions_option
 @llm_option
 @remember_option
+@remote_option
 @user_option
 @db_option
 @json_option
 def start(
-    session_id: str | None, instructions: str | None, llm: str | None, remember: bool | None, user: str | None
+    session_id: str | None,
+    instructions: str | None,
+    llm: str | None,
+    remember: bool | None,
+    remote: str | None,
+    user: str | None,
 ) -> None:
     """Start a conversation, or go on with it if it is there. Without an ID, one is made.
 
     In a terminal this opens a chat. Otherwise each line of standard input is one prompt.
     """
+    if remote is not None:
+        check_alone(instructions=instructions, llm=llm, remember=remember is not None)
+        elsewhere.start(remote, session_id, user)
+        return
     from praisonaiagents.cli.chat import converse
 
     if session_id is None:
@@ -196,11 +221,23 @@ def start(
 @click.argument("prompt", required=False)
 @llm_option
 @remember_option
+@remote_option
 @user_option
 @db_option
 @json_option
-def resume(session_id: str, prompt: str | None, llm: str | None, remember: bool | None, user: str | None) -> None:
+def resume(
+    session_id: str,
+    prompt: str | None,
+    llm: str | None,
+    remember: bool | None,
+    remote: str | None,
+    user: str | None,
+) -> None:
     """Go on with a conversation. With PROMPT, for one turn only."""
+    if remote is not None:
+        check_alone(llm=llm, remember=remember is not None)
+        elsewhere.resume(remote, session_id, prompt, user)
+        return
     from praisonaiagents.cli.chat import converse, one_turn
 
     found = find(session_id, user)
@@ -217,11 +254,16 @@ def resume(session_id: str, prompt: str | None, llm: str | None, remember: bool 
 @click.option(
     "--messages", "-n", type=click.IntRange(min=0), default=_RECENT, show_default=True, help="How many of the last."
 )
+@remote_option
 @user_option
 @db_option
 @json_option
-def show(session_id: str, messages: int, user: str | None) -> None:
+def show(session_id: str, messages: int, remote: str | None, user: str | None) -> None:
     """Show what a session is and its last messages."""
+    if remote is not None:
+        check_alone()
+        elsewhere.show(remote, session_id, user, messages)
+        return
     found = find(session_id, user)
     if wants_json():
         print_json(as_json(found))
