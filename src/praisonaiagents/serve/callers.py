@@ -114,7 +114,7 @@ class JWT:
     def __call__(self, token: str) -> str | None:
         """The user id in the token; None if it is no valid one. May ask the provider for its keys."""
         try:
-            key = self._key if self._keys is None else self._keys.get_signing_key_from_jwt(token)
+            key: Any = self._key if self._keys is None else self._keys.get_signing_key_from_jwt(token)
             claims = self._jwt.decode(
                 token, key, algorithms=self._algorithms, options={"require": ["exp", self._claim]}, **self._checks
             )

@@ -51,6 +51,8 @@ class Launching(BaseException):
 class Server:
     """A server that was launched. made_token: the token it asks for, if nobody gave one."""
 
+    _loop: asyncio.AbstractEventLoop
+
     def __init__(
         self, host: str, port: int, service: Service, *, debug: bool = False, made_token: str | None = None
     ) -> None:
@@ -59,7 +61,6 @@ class Server:
         self._socket = _bound(host, port)
         self.host, self.port = host, self._socket.getsockname()[1]
         self._server = _Uvicorn(config_for(service, debug=debug), service)
-        self._loop = asyncio.new_event_loop()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"praisonai-serve-{self.port}", daemon=True)
 
@@ -109,13 +110,13 @@ class Server:
         asyncio.run_coroutine_threadsafe(agent.prepare(), self._loop).result()
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
         await self.service.open()
         await self._server.serve(sockets=[self._socket])
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._serve())
+            asyncio.run(self._serve())
         except BaseException as exc:
             self._failure = exc
         finally:
@@ -151,8 +152,8 @@ def launch(
         if server is None:
             made = _made_token(host, settings)
             service = Service(settings_from(_for_host(host, settings, made)), db=db)
+            at = service.add(agent, path)
             server = Server(host, port, service, debug=debug, made_token=made)
-            at = server.service.add(agent, path)
             server.start()
             _servers[host, server.port] = server
         else:
