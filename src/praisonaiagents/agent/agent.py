@@ -112,6 +112,7 @@ class Agent:
         self._origin: Agent | None = None
         self._models: PerLoop[Any] | None = None
         self._choice: ModelChoice | None = None
+        self._made_runner: tuple[list[Callable[..., Any]], Any] | None = None
         self._turn = threading.Lock()
         self._opening = threading.RLock()
         if self._llm is not None or base_url:
@@ -381,7 +382,7 @@ class Agent:
                 prompt,
                 model,
                 instructions="\n\n".join(filter(None, (self.instructions, instructions))) or None,
-                tools=self._library_tools(),
+                runner=self._runner(),
                 settings={**self._chosen().settings, **checked},
                 memory=self._turn_memory(),
                 emit=emit,
@@ -419,7 +420,7 @@ class Agent:
 
         from praisonaiagents.agent.background import PerLoop
 
-        choice = await asyncio.to_thread(self._chosen)
+        choice = await asyncio.to_thread(self._chosen) if self._choice is None else self._chosen()
         if choice.instance is not None:
             return choice.instance
         if self._models is None:
@@ -540,10 +541,15 @@ class Agent:
             return history_session_id(self.name or "agent")
         return new_session_id(self.name or "agent") if self._config.in_database or self._store else None
 
-    def _library_tools(self) -> Any:
-        from praisonaiagents.agent.tools import library_tool
+    def _runner(self) -> Any:
+        """What runs turns with these tools, in all sessions: describing tools to a model takes longer than storing a turn."""
+        own = self._origin or self
+        made = own._made_runner
+        if made is None or made[0] != self.tools:
+            from praisonaiagents.agent.turn import runner_with
 
-        return [library_tool(function) for function in self.tools]
+            made = own._made_runner = (list(self.tools), runner_with(self.tools))
+        return made[1]
 
     def _show(self, prompt: Content, settings: dict[str, Any]) -> str:
         from praisonaiagents.agent import background

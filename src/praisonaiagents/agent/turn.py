@@ -24,12 +24,13 @@ from pydantic_ai import exceptions as library
 from pydantic_ai.messages import FunctionToolResultEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import Tool, ToolDefinition
+from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import ExternalToolset
 
 from praisonaiagents.agent import convert
 from praisonaiagents.agent.remembering import TurnMemory
 from praisonaiagents.agent.summary import NotCompacted, summarise
+from praisonaiagents.agent.tools import library_tool
 from praisonaiagents.errors import ModelError, ModelUnreachable, PraisonError
 from praisonaiagents.model.memory import Source
 from praisonaiagents.model.message import Content, Message
@@ -44,13 +45,21 @@ _RETRIES = 2  # of a tool call whose arguments do not fit
 _INTERRUPTIONS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
 
+def runner_with(tools: Sequence[Callable[..., Any]]) -> Runner[None, Any]:
+    """What runs turns in which the model may call these tools. Any number of turns may use it at once.
+
+    Raises `ConfigError` for a tool that cannot be described to a model.
+    """
+    return Runner(tools=[library_tool(function) for function in tools], retries=_RETRIES)
+
+
 async def take_turn(
     conversation: Conversation,
     prompt: Content,
     model: Model,
     *,
+    runner: Runner[None, Any],
     instructions: str | None = None,
-    tools: Sequence[Tool[None]] = (),
     settings: dict[str, Any] | None = None,
     memory: TurnMemory | None = None,
     emit: Emit | None = None,
@@ -75,21 +84,23 @@ async def take_turn(
     said = Message(role="user", content=prompt).text()
     known = await memory.recall(said) if memory else ""
     instructions = "\n\n".join(filter(None, (instructions, known))) or None
-    runner: Runner[None, Any] = Runner(
-        model,
-        instructions=instructions,
-        tools=list(tools),
-        toolsets=[ExternalToolset(list(elsewhere))] if elsewhere else (),
-        output_type=[str, DeferredToolRequests] if elsewhere else str,
-        retries=_RETRIES,
-    )
+    more: dict[str, Any] = {}
+    if elsewhere:
+        more = {"toolsets": [ExternalToolset(list(elsewhere))], "output_type": [str, DeferredToolRequests]}
     turn = _Turn(conversation, emit, stored, run_id)
     await in_thread(conversation.refresh)
     async with turn.ended_well():
         await turn.begin(results, prompt, memory.metadata() if memory else {})
         await turn.shorten(model, (settings or {}).get("timeout"))
         history = convert.to_library(conversation.for_model(turn.run_id))
-        async with runner.iter(None, message_history=history, model_settings=cast(ModelSettings, settings)) as run:
+        async with runner.iter(
+            None,
+            model=model,
+            instructions=instructions,
+            message_history=history,
+            model_settings=cast(ModelSettings, settings),
+            **more,
+        ) as run:
             async for node in run:
                 if Runner.is_model_request_node(node):
                     await turn.ask(node, run.ctx)
@@ -177,6 +188,8 @@ class _Turn:
 
     async def shorten(self, model: Model, timeout: float | None) -> None:
         """Sum up the older part of a conversation that has become too long. If that fails, the turn goes on with all of it."""
+        if not self._conversation.compacts:
+            return
         try:
             work = await in_thread(self._conversation.too_long)
             if work is not None:

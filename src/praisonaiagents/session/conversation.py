@@ -60,11 +60,12 @@ class Entry(dict[str, Any]):
 class Conversation:
     """A conversation that ends with the process.
 
-    limit: how many of the last messages a model is sent; None means all.
+    limit: how many of the last messages a model is sent; None means all. compacts: it may be `too_long`.
     """
 
     def __init__(self, *, limit: int | None = None) -> None:
         self.history: list[dict[str, Any]] = []
+        self.compacts = False
         self._limit = limit
 
     def refresh(self) -> None:
@@ -153,6 +154,7 @@ class StoredConversation(Conversation):
         self._user_id = user_id
         self._agent_name = agent_name
         self._policy = policy
+        self.compacts = policy is not None
         self._seen: int | None = None
         self._log: str | None = None
         self._summed_up: Checkpoint | None = None
@@ -187,8 +189,10 @@ class StoredConversation(Conversation):
         self._catch_up(record)
 
     def too_long(self) -> Work | None:
+        if self._policy is None:
+            return None
         stored = [_message(entry) for entry in self.history if getattr(entry, "place", None)]
-        if self._policy is None or not self._policy.is_over(stored):
+        if not self._policy.is_over(stored):
             return None
         return find(self._store, self._session_id, user_id=self._user_id, **self._policy.limits())
 
