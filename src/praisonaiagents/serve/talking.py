@@ -311,7 +311,7 @@ def _stored(store: SessionStore, key: Key, turn_id: str, said: list[Any], elsewh
         if message.role == "assistant" and message.text():
             turn.emit("text", {"text": message.text()})
         turn.emit("message", shown(message))
-    turn.answer, status = own[-1].text(), own[-1].status
+    turn.answer, status = _last_answer(own).text(), own[-1].status if own[-1].role == "assistant" else None
     error = own[-1].metadata.get("error") or "Interrupted"
     turn.end({None: DONE, "failed": FAILED}.get(status, INTERRUPTED), None if status is None else Replayed(error))
     return turn
@@ -319,10 +319,17 @@ def _stored(store: SessionStore, key: Key, turn_id: str, said: list[Any], elsewh
 
 def _is_over(own: Sequence[Message], elsewhere: set[str]) -> bool:
     """Whether these messages are a whole turn: they end with an answer, or with calls that the caller has to make."""
-    last = own[-1]
-    if last.role != "assistant":
-        return False
-    return last.status is not None or all(called(call)[0] in elsewhere for call in last.calls())
+    if own[-1].role == "assistant" and own[-1].status is not None:
+        return True
+    results = {message.tool_call_id for message in own if message.role == "tool"}
+    calls = [call for call in _last_answer(own).calls() if call["id"] not in results]
+    return all(called(call)[0] in elsewhere for call in calls) and (bool(calls) or own[-1].role == "assistant")
+
+
+def _last_answer(own: Sequence[Message]) -> Message:
+    """What the model said last; an empty answer if it has not said anything."""
+    answers = (message for message in reversed(own) if message.role == "assistant")
+    return next(answers, Message(role="assistant", content=""))
 
 
 def _state(turn: Turn) -> TurnState:
