@@ -70,7 +70,8 @@ class Process:
 
     def start(self) -> Self:
         """Run the script, and wait until it answers. Raises AssertionError with what it said if it ends instead."""
-        environment = os.environ | {"PORT": str(self.port), "PYTHONUNBUFFERED": "1"} | self._environment
+        here = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
+        environment = here | {"PORT": str(self.port), "PYTHONUNBUFFERED": "1"} | self._environment
         command = [sys.executable, *_WARNINGS, "-c", self.source]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, env=environment

@@ -99,24 +99,26 @@ class Ask:
             self.query = _converted(dict(self.request.query_params), operation.asks, "the query", strict=False)
         if operation.takes is not None:
             try:
-                self.body = _converted(await _values(self.request), operation.takes, "the body")
+                values, is_form = await _values(self.request)
+                self.body = _converted(values, operation.takes, "the body", strict=not is_form)
             except Problem as problem:
                 if problem.status == 400 and operation.complaint:
                     problem.more["detail"] = operation.complaint
                 raise
 
 
-async def _values(request: Request) -> Any:
+async def _values(request: Request) -> tuple[Any, bool]:
+    """What a body holds, and whether it is a form, in which everything is text. Raises `Problem`."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     data = await request.body()
     if kind == "application/x-www-form-urlencoded":
         from urllib.parse import parse_qsl
 
-        return dict(parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True))
+        return dict(parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True)), True
     if kind != "application/json" and not kind.endswith("+json"):
         raise Problem(415, "the body is JSON: send it with Content-Type: application/json", "UnsupportedMediaType")
     try:
-        return msgspec.json.decode(data) if data.strip() else {}
+        return msgspec.json.decode(data) if data.strip() else {}, False
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Problem(400, "the body is not JSON", "InvalidJSON") from exc
 
