@@ -146,6 +146,14 @@ def test_one_user_coming_too_often_keeps_nobody_else_out(serve: Callable[..., Se
     assert httpx2.get(server.url + "/sessions", headers=BOB).status_code == 200
 
 
+def test_a_backend_is_counted_by_the_users_it_names(serve: Callable[..., Server]) -> None:
+    server = serve(token="the-backends-token", per_minute=3)
+    own = {"X-Auth-Token": "the-backends-token"}
+    answers = {user: [say(server, "hi", own, user_id=user).status_code for _ in range(4)] for user in ("u", "v")}
+    assert answers == {user: [200] * 3 + [429] for user in ("u", "v")}
+    assert [httpx2.get(server.url + "/sessions", headers=own).status_code for _ in range(5)] == [200] * 5
+
+
 # --- browsers ---
 
 
@@ -348,6 +356,25 @@ def test_a_request_that_is_sent_again_is_answered_again_and_done_once(serve: Cal
     other = say(server, "hello", BOB | key, session_id="s")  # a key is one user's
     assert other.json()["turn_id"] != first.json()["turn_id"]
     assert len(get_default_session_store().get_chat_history("s", user_id="bob")) == 2
+
+
+def test_what_failed_for_a_moment_is_done_when_it_is_sent_again(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from praisonaiagents.errors import EngineUnreachable
+    from praisonaiagents.storage.jsonfile import JsonFileEngine
+
+    def away(*_: object, **__: object) -> None:
+        raise EngineUnreachable("secret-host:5432 is away", "secret-host")
+
+    server = serve()
+    key = {"Idempotency-Key": "k-2"}
+    with monkeypatch.context() as broken:
+        broken.setattr(JsonFileEngine, "append", away)
+        refused = say(server, "hello", key, session_id="s")
+    assert (refused.status_code, "secret-host" in refused.text) == (503, False)
+    assert say(server, "hello", key, session_id="s").status_code == 200
+    assert [message["role"] for message in get_default_session_store().get_chat_history("s")] == ["user", "assistant"]
 
 
 def test_nothing_secret_reaches_the_log(serve: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:

@@ -100,6 +100,18 @@ def test_the_token_of_the_environment_counts_on_this_machine_too(
         assert httpx2.post(server.url + "/agent", json={"query": "hi"}, headers=header).status_code == 200
 
 
+def test_closing_an_agent_ends_its_being_served(agent: Agent, make_agent: Callable[..., Agent]) -> None:
+    other = make_agent("Other", llm="offline")
+    server = agent.launch("/one", 0, block=False)
+    other.launch("/two", server.port, block=False)
+    agent.close()
+    assert ask(server.url + "/one").status_code == 404
+    assert ask(server.url + "/two").status_code == 200
+    other.close()
+    with pytest.raises(httpx2.ConnectError):
+        ask(server.url + "/two")
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "why"),
     [

@@ -115,6 +115,7 @@ class Agent:
         self._made_runner: tuple[list[Callable[..., Any]], Any] | None = None
         self._turn = threading.Lock()
         self._opening = threading.RLock()
+        self._at_close: list[Callable[[], object]] = []
         if self._llm is not None or base_url:
             self._choice = choose_model(self._llm, **self._server)
 
@@ -278,6 +279,7 @@ class Agent:
         made._opened = made._conversation = made._models = None
         made._early_history = []
         made._turn = threading.Lock()
+        made._at_close = []
         return made
 
     def launch(
@@ -329,6 +331,12 @@ class Agent:
                 from praisonaiagents.agent import background
 
                 steps.callback(background.run, self._conversation.close())
+            while self._at_close:
+                steps.callback(self._at_close.pop())
+
+    def on_close(self, act: Callable[[], object]) -> None:
+        """Do this too when the agent is closed, once, and first: where it is served, that ends there."""
+        self._at_close.append(act)
 
     async def aclose(self) -> None:
         """`close` on the running event loop."""

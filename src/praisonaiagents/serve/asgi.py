@@ -130,7 +130,8 @@ class _Operations:
             service.guesses.check(address)
             text = "a valid token is needed: Authorization: Bearer TOKEN"
             raise Problem(401, text, "Unauthorized", headers={"WWW-Authenticate": "Bearer"}, detail=text)
-        service.rate.check(caller.user_id)
+        if not caller.is_trusted or caller.user_id != DEFAULT_USER:  # one that is trusted may speak for many
+            service.rate.check(caller.user_id)
         return caller
 
 

@@ -209,6 +209,7 @@ OPERATIONS = tuple(
             takes=Completion,
             gives=Completed,
             also=(404, 409, 413, 422, 500, 504),
+            headers=("Idempotency-Key", "X-Session-Id"),
             media=("text/event-stream",),
         ),
         Operation("GET", "/v1/models", list_models, "The agents, as models", gives=Models),

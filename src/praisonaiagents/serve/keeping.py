@@ -6,7 +6,8 @@ it is answered as one that does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -14,14 +15,16 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
-from praisonaiagents.errors import SessionNotFound
+from praisonaiagents.errors import NewerFormat, NotASessionFile, PraisonError, SessionNotFound
 from praisonaiagents.model.ids import file_stem
-from praisonaiagents.model.record import Key, is_state
-from praisonaiagents.serve.operation import Ask, Operation
+from praisonaiagents.model.record import Key, conversation_key, is_state
+from praisonaiagents.serve.operation import SESSION_ID, Ask, Operation
 from praisonaiagents.serve.problems import Problem
 from praisonaiagents.session import labels, transfer
 from praisonaiagents.session.hierarchy import HierarchicalSessionStore
+from praisonaiagents.session.parts import FORMAT, Header
 from praisonaiagents.session.uncut import in_thread
+from praisonaiagents.storage.engine import Engine, Page
 
 _FORMS: dict[str, tuple[Any, str, str]] = {
     "json": (transfer.to_json, "application/json", "json"),
@@ -32,6 +35,8 @@ _FORMS: dict[str, tuple[Any, str, str]] = {
 _Limit = Annotated[int, msgspec.Meta(ge=1, le=500)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Text = Annotated[str, msgspec.Meta(max_length=1_000)]
+_Id = Annotated[str, SESSION_ID]
+_Tag = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": 60})]
 
 
 class ListQuery(msgspec.Struct):
@@ -82,7 +87,7 @@ class MessageList(msgspec.Struct):
 class NewSession(msgspec.Struct, forbid_unknown_fields=True):
     """A session to be made. session_id: default: a new one."""
 
-    session_id: str | None = None
+    session_id: _Id | None = None
     title: _Text | None = None
 
 
@@ -90,7 +95,7 @@ class Change(msgspec.Struct, forbid_unknown_fields=True):
     """What to change of a session; what is left out stays."""
 
     title: _Text | None = None
-    tags: Annotated[list[str], msgspec.Meta(max_length=100)] | None = None
+    tags: Annotated[list[_Tag], msgspec.Meta(max_length=100)] | None = None
     pinned: bool | None = None
     archived: bool | None = None
 
@@ -98,7 +103,7 @@ class Change(msgspec.Struct, forbid_unknown_fields=True):
 class Fork(msgspec.Struct, forbid_unknown_fields=True):
     """A session to be made from another. at: a snapshot or an earlier head. message: the index of the last one to come along."""
 
-    new_session_id: str | None = None
+    new_session_id: _Id | None = None
     title: _Text | None = None
     at: _Text | None = None
     message: _Number | None = None
@@ -161,7 +166,7 @@ async def list_sessions(ask: Ask) -> SessionList:
     """The sessions of the user."""
 
     def page() -> SessionList:
-        found = _store(ask).engine.list_sessions(ask.user_id, after=ask.query.after, limit=ask.query.limit)
+        found = _page(_store(ask).engine, ask.user_id, ask.query)
         rows = [labels.row(record) for record in found.records if not is_state(record.key)]
         return SessionList([_info(row) for row in rows], found.after)
 
@@ -283,6 +288,7 @@ async def delete_snapshot(ask: Ask) -> Done:
 
 async def revert(ask: Ask) -> SessionInfo:
     """Go back to a snapshot, an earlier head or a message. It can be undone."""
+    ask.place.service.turns.check_idle(Key(ask.user_id, ask.session_id))
 
     def work() -> SessionInfo:
         _store(ask).revert(ask.session_id, ask.body.to, user_id=ask.user_id)
@@ -293,6 +299,7 @@ async def revert(ask: Ask) -> SessionInfo:
 
 async def undo(ask: Ask) -> Done:
     """Take the last change of the history back."""
+    ask.place.service.turns.check_idle(Key(ask.user_id, ask.session_id))
 
     def work() -> Done:
         _look(ask, ask.session_id)
@@ -313,6 +320,22 @@ async def export(ask: Ask) -> Response:
         media_type=media,
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
+
+
+async def bring_in(ask: Ask) -> SessionInfo:
+    """Make a session of an export in JSON or JSONL. It becomes the caller's."""
+    data = await ask.request.body()
+
+    def work() -> SessionInfo:
+        if not _is_export(data):
+            raise Problem(400, "the body is no exported session", "NotASessionFile")
+        try:
+            made = transfer.import_bytes(data, _store(ask).engine, _as_own(ask.user_id))
+        except (NotASessionFile, NewerFormat) as exc:
+            raise Problem(400, str(exc), type(exc).__name__) from exc
+        return _look(ask, made.session_id)
+
+    return await in_thread(work)
 
 
 async def search(ask: Ask) -> Hits:
@@ -359,8 +382,8 @@ OPERATIONS = (
         gives=Done,
         also=(404,),
     ),
-    Operation("POST", f"{_SESSION}/revert", revert, "Go back", takes=Revert, gives=SessionInfo, also=(404,)),
-    Operation("POST", f"{_SESSION}/undo", undo, "Undo", gives=Done, also=(404,)),
+    Operation("POST", f"{_SESSION}/revert", revert, "Go back", takes=Revert, gives=SessionInfo, also=(404, 409)),
+    Operation("POST", f"{_SESSION}/undo", undo, "Undo", gives=Done, also=(404, 409)),
     Operation(
         "GET",
         f"{_SESSION}/export",
@@ -370,12 +393,32 @@ OPERATIONS = (
         also=(404, 409),
         media=tuple(media.partition(";")[0] for _, media, _ in _FORMS.values()),
     ),
+    Operation(
+        "POST",
+        "/sessions/import",
+        bring_in,
+        "Import a session",
+        gives=SessionInfo,
+        status=201,
+        also=(409,),
+        sends=("application/json", "application/x-ndjson"),
+    ),
     Operation("GET", "/search", search, "Search messages", asks=SearchQuery, gives=Hits),
 )
 
 
 def _store(ask: Ask) -> HierarchicalSessionStore:
     return ask.place.service.store
+
+
+def _page(engine: Engine, user_id: str, wanted: ListQuery) -> Page:
+    """A page of sessions. Raises `Problem` for a cursor that no page was given with: each engine has cursors of its own."""
+    try:
+        return engine.list_sessions(user_id, after=wanted.after, limit=wanted.limit)
+    except PraisonError:
+        raise
+    except (ValueError, OverflowError, LookupError) as exc:
+        raise Problem(400, "after is the `next` of the page before") from exc
 
 
 def _record(store: HierarchicalSessionStore, ask: Ask, session_id: str) -> Any:
@@ -391,6 +434,29 @@ def _look(ask: Ask, session_id: str) -> SessionInfo:
 
 def _info(row: dict[str, Any]) -> SessionInfo:
     return SessionInfo(**{name: row[name] for name in SessionInfo.__struct_fields__})
+
+
+class _Kind(msgspec.Struct):
+    format: str
+
+
+def _is_export(data: bytes) -> bool:
+    """True if the object, or the one on the first line, says so. Files of other kinds are for the command line."""
+    for text in (data, data.partition(b"\n")[0]):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return msgspec.json.decode(text, type=_Kind).format == FORMAT
+    return False
+
+
+def _as_own(user_id: str) -> Callable[[Header], Header]:
+    """What makes an imported session this user's, whoever it was of. Raises `InvalidId` for one that is no conversation."""
+
+    def rename(header: Header) -> Header:
+        renamed = transfer.renaming(user_id=user_id)(header)
+        conversation_key(renamed.session_id, user_id)
+        return renamed
+
+    return rename
 
 
 def _snapshots(store: HierarchicalSessionStore, ask: Ask, session_id: str) -> list[Snapshot]:

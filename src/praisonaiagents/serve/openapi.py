@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from praisonaiagents import __version__
-from praisonaiagents.serve.operation import Operation
+from praisonaiagents.serve.operation import SESSION_ID, Operation
 
 _ALWAYS = (400, 401, 403, 408, 413, 415, 421, 429, 431, 500, 503)
 
@@ -54,13 +54,15 @@ def _described(each: Operation, path: str, schemas: dict[str, Any]) -> dict[str,
     described: dict[str, Any] = {
         "operationId": _id(each, path),
         "summary": each.summary,
-        "parameters": [*_in_path(path), *_in_query(each.asks, schemas)],
+        "parameters": [*_in_path(path), *_in_query(each.asks, schemas), *_in_headers(each.headers)],
         "responses": {str(each.status): _answer(each)}
         | {str(status): _problem(status, each.fails) for status in sorted({*_ALWAYS, *each.also})},
     }
     if each.takes is not None:
         content = {"application/json": {"schema": _ref(each.takes)}}
         described["requestBody"] = {"required": _is_required(each.takes), "content": content}
+    if each.sends:
+        described["requestBody"] = {"required": True, "content": {media: {"schema": {}} for media in each.sends}}
     if each.is_open:
         described["security"] = []
     return described
@@ -81,8 +83,16 @@ def _problem(status: int, fails: Any) -> dict[str, Any]:
 
 def _in_path(path: str) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 1024}}
+        {"name": name, "in": "path", "required": True, "schema": _ID if name == "session_id" else _NAME}
         for name in re.findall(r"{(\w+)}", path)
+    ]
+
+
+def _in_headers(names: Iterable[str]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "header", "required": False, "description": why, "schema": schema}
+        for name in names
+        for why, schema in [_HEADERS[name]]
     ]
 
 
@@ -109,6 +119,16 @@ def _id(each: Operation, path: str) -> str:
     return re.sub(r"\W+", "_", f"{each.method.lower()}_{path}").strip("_")
 
 
+_ID = msgspec.json.schema(Annotated[str, SESSION_ID])
+_NAME = {"type": "string", "minLength": 1}
+_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Idempotency-Key": (
+        "A request that is sent again with its key is answered once",
+        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+    ),
+    "Last-Event-ID": ("The id of the last event that was seen: go on behind it", {"type": "string"}),
+    "X-Session-Id": ("The session, in percent-encoded UTF-8", {"type": "string", "pattern": "^[A-Za-z0-9_.~-]+$"}),
+}
 _WHY = {
     400: "The request is not as it should be",
     401: "A token is needed",
@@ -119,7 +139,7 @@ _WHY = {
     413: "It is too large",
     415: "The body is not JSON",
     421: "The server is not called by this name",
-    422: "The key was used for something else",
+    422: "The key, or the id of a message, was used for something else",
     429: "Too many requests",
     431: "The headers are too large",
     500: "It failed",

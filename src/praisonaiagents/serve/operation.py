@@ -26,13 +26,20 @@ from praisonaiagents.serve.problems import Problem
 if TYPE_CHECKING:
     from praisonaiagents.serve.service import Place
 
+SESSION_ID = msgspec.Meta(
+    description="1 to 1,024 bytes of UTF-8 without control characters",
+    extra_json_schema={"minLength": 1, "maxLength": 1024, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"},
+)
+"""What the document says of a text that names a session. It is `check_session_id` that looks."""
+
 
 class Operation(NamedTuple):
     """What can be asked.
 
     path: below the agent's own, with `{parameters}`. takes: the struct of its JSON body. asks: the struct of its query.
     gives: the struct of its answer, or None for anything else. also: further statuses it answers with, besides those every
-    operation may answer with. is_open: no token is needed. media: of an answer that is not JSON. complaint: what `detail` of
+    operation may answer with. headers: those it looks at. sends: the media of a body that is no such struct.
+    is_open: no token is needed. media: of an answer that is not JSON. complaint: what `detail` of
     the answer says where the body is not as it should be. tells: how it answers with an error; None: as all of them do.
     fails: the struct of such an answer.
     """
@@ -46,6 +53,8 @@ class Operation(NamedTuple):
     gives: Any = None
     status: int = 200
     also: tuple[int, ...] = ()
+    headers: tuple[str, ...] = ()
+    sends: tuple[str, ...] = ()
     is_open: bool = False
     media: tuple[str, ...] = ()
     complaint: str | None = None

@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -38,6 +39,7 @@ _HEADER_TIMEOUT_S = 20
 _KEEP_ALIVE_S = 15
 _LAST_WORDS_S = 5
 _MAX_HEAD_BYTES = 65_536
+_SPARE_CONNECTIONS = 1_000  # besides those that wait for turns
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104
 _loading: list[bool] = []
 _servers: dict[tuple[str, int], Server] = {}
@@ -88,6 +90,12 @@ class Server:
                     self._thread.join(1)
             except KeyboardInterrupt:
                 self.close()
+
+    def withdraw(self, path: str) -> None:
+        """Serve what is at this path no more; without any agent the server ends."""
+        self.service.remove(path)
+        if not self.service.agents:
+            self.close()
 
     def close(self) -> None:
         """Serve no more: let turns finish, as long as they may. Calling it twice is harmless."""
@@ -163,6 +171,7 @@ def launch(
             server.load(agent)
         if server.made_token and len(server.service.agents) == 1:
             say(f"Others can reach this server, so callers need a token: {server.made_token}")
+    agent.on_close(partial(server.withdraw, at))
     say(f"{agent.name or 'The agent'} is served at {server.url}{at}")
     if _waits(block):
         server.wait()
@@ -228,6 +237,7 @@ def config_for(service: Service, *, debug: bool = False) -> uvicorn.Config:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(service.settings.grace_s) + _LAST_WORDS_S,
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        limit_concurrency=service.settings.max_turns + _SPARE_CONNECTIONS,
         backlog=1024,
     )
 

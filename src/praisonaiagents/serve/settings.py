@@ -34,7 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     call it
         from a browser, such as "https://app.example.com".
     max_body_bytes: of a request. max_message_chars: of what is said in one. body_timeout_s: seconds for a request to arrive.
-    per_minute: requests of one user; 0: any number. grace_s: seconds that turns have to finish when the server ends.
+    per_minute: requests of one user; 0: any number. A trusted caller that names nobody is not counted. grace_s: seconds that
+    turns have to finish when the server ends.
 
     Raises `ConfigError`, `ConfigTypeError`.
     """

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
@@ -25,7 +25,7 @@ from praisonaiagents.agent.agent import Agent
 from praisonaiagents.errors import ModelError
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, conversation_key
-from praisonaiagents.serve.operation import Ask, Operation
+from praisonaiagents.serve.operation import SESSION_ID, Ask, Operation
 from praisonaiagents.serve.problems import Problem, as_json, problem_of
 from praisonaiagents.serve.turns import DONE, FAILED, INTERRUPTED, RUNNING, Turn
 from praisonaiagents.session.runs import called
@@ -33,17 +33,22 @@ from praisonaiagents.session.store import SessionStore
 from praisonaiagents.session.uncut import in_thread
 
 _PING_S = 15.0
+_NOT_NOW = 503
 _LOOKED_AT = 100  # of the last messages, for a turn that another process began
 _LONGEST_KEY = 255
 STREAM_HEADERS = {"X-Accel-Buffering": "no"}  # for proxies, which would keep pieces back
 
 
+_SOMETHING = msgspec.Meta(extra_json_schema={"minLength": 1, "pattern": r"\S"})
+_ID_OR_NOTHING = msgspec.Meta(extra_json_schema=(SESSION_ID.extra_json_schema or {}) | {"minLength": 0})
+
+
 class Query(msgspec.Struct):
     """What is said to the agent. Other keys are ignored."""
 
-    query: str
-    session_id: str | None = None
-    user_id: str | None = None
+    query: Annotated[str, _SOMETHING]
+    session_id: Annotated[str, _ID_OR_NOTHING] | None = None
+    user_id: Annotated[str, _ID_OR_NOTHING] | None = None
     stream: bool = False
 
 
@@ -108,6 +113,7 @@ OPERATIONS = (
         "A turn, and its events",
         gives=TurnState,
         also=(404,),
+        headers=("Last-Event-ID",),
         media=("text/event-stream",),
     ),
     Operation("DELETE", "/turns/{turn_id}", stop_turn, "Stop a turn", gives=TurnState, also=(404,)),
@@ -121,6 +127,7 @@ QUERY = Operation(
     takes=Query,
     gives=Answer,
     also=(404, 409, 413, 422, 500, 504),
+    headers=("Idempotency-Key", "Last-Event-ID"),
     media=("text/event-stream",),
     complaint=_MISSING,
 )
@@ -146,6 +153,8 @@ def meant_user(ask: Ask, named: str | None) -> str:
     user_id = ask.caller.meaning(named)
     if user_id is None:
         raise Problem(403, "this token is another user's", "Forbidden")
+    if user_id != ask.caller.user_id:
+        ask.place.service.rate.check(user_id)
     return user_id
 
 
@@ -158,8 +167,8 @@ def check_length(ask: Ask, text: str) -> None:
 
 def key_in(ask: Ask) -> str | None:
     """The request's Idempotency-Key. Raises `Problem`."""
-    key = ask.header("idempotency-key")
-    if key is not None and (len(key) > _LONGEST_KEY or not key.isascii() or not key.isprintable()):
+    key = ask.request.headers.get("idempotency-key")
+    if key is not None and not (1 <= len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
         raise Problem(400, f"an Idempotency-Key is 1 to {_LONGEST_KEY} printable ASCII characters")
     return key
 
@@ -178,10 +187,12 @@ async def begin(ask: Ask, agent: Agent, user_id: str, session_id: str | None, pr
     turn_id = f"run-{_hash(*session, idempotency_key)}"
     turns = ask.place.service.turns
     known = turns.find(user_id, turn_id)
-    if known is None:
+    if known is None or (known.status == FAILED and failure(known)[2] == _NOT_NOW):
+        known = None  # what failed for a moment is tried again: the session knows how far it came
         elsewhere = {tool.name for tool in more.get("elsewhere", ())}
         found = await in_thread(_stored, ask.place.service.store, session, turn_id, said, elsewhere)
-        known = turns.find(user_id, turn_id)  # somebody may have asked meanwhile
+        meanwhile = turns.find(user_id, turn_id)
+        known = meanwhile if meanwhile is not None and meanwhile.status != FAILED else None
         if known is None:
             if found is None:
                 return _begin(ask, agent, turn_id, session, said, prompt, more)

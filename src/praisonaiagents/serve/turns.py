@@ -167,6 +167,11 @@ class Turns:
                 break
         return turn
 
+    def check_idle(self, key: Key) -> None:
+        """Raise `Problem` if a turn of the session is under way or waits."""
+        if key in self._lines:
+            raise Problem(409, "a turn of this session is under way", "SessionBusy", retry_after_s=1)
+
     async def stop_all(self, key: Key) -> None:
         """Stop the turns of a session, and wait until they have ended."""
         turns = list(line.turns) if (line := self._lines.get(key)) else []
