@@ -7,7 +7,7 @@ Every setting has a default under which it is safe to expose the server. What a 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,6 @@ import msgspec
 from praisonaiagents.errors import ConfigError, ConfigTypeError
 
 BUSY = ("queue", "reject", "interrupt")
-Users = Mapping[str, str] | Callable[[str], str | Awaitable[str | None] | None]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,19 +22,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     token: whoever has it is trusted and may say which user is meant, such as the backend of an app.
     users: tokens of users: a mapping from token to user id, or a function from a token to a user id (None: not known), which
-    may
-        be async, such as `JWT`. A token may be given as `sha256:` and its hash.
+        may be async, such as `JWT`. A token may be given as `sha256:` and its hash.
     busy: what becomes of a turn in a session that has one under way. "queue": it waits. "reject": it is refused (409).
         "interrupt": the one under way is stopped, as if its user had pressed Ctrl-C.
     max_waiting: turns that wait in one session; more are refused. max_turns: under way on the whole server.
     turn_timeout_s: seconds that a turn may take; then it is stopped, and kept as interrupted.
     kept_s: seconds that a finished turn can be picked up again by its id.
     hosts: names by which the server may be called, besides those of this machine; `*` for any. origins: web pages that may
-    call it
-        from a browser, such as "https://app.example.com".
+        call it from a browser, such as "https://app.example.com".
     max_body_bytes: of a request. max_message_chars: of what is said in one. body_timeout_s: seconds for a request to arrive.
-    per_minute: requests of one user; 0: any number. A trusted caller that names nobody is not counted. grace_s: seconds that
-    turns have to finish when the server ends.
+    per_minute: requests of one user; 0: any number. A trusted caller that names nobody is not counted.
+    grace_s: seconds that turns have to finish when the server ends.
 
     Raises `ConfigError`, `ConfigTypeError`.
     """
