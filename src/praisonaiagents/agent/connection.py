@@ -34,7 +34,9 @@ from praisonaiagents.model.ids import DEFAULT_USER
 LIMIT_BYTES = 64 * 1024 * 1024
 EVENTS = "text/event-stream"
 _AGAIN = 3  # times
+_AGAIN_WHILE_AWAY = 8  # times, where an agent that had our turn cannot be reached: starting again takes it some seconds
 _BACKOFF_S = 0.5
+_LONGEST_BACKOFF_S = 4.0
 _SILENT_S = 40.0  # a stream that lives says something every 15 s
 _ERROR_BYTES = 64 * 1024
 _ERROR_SHOWN = 300  # characters
@@ -79,13 +81,19 @@ class Patience:
 
     def __init__(self, timeout_s: float | None) -> None:
         self.ends = None if timeout_s is None else _now() + timeout_s
-        self._failures = 0
+        self._failures = {False: 0, True: 0}  # True: while it was away
 
-    async def pause(self, failed: Failed) -> bool:
-        """Wait before the next attempt. False if there shall be none, or if no time is left for it."""
-        self._failures += 1
-        wait_s = max(failed.wait_s, random.uniform(0, _BACKOFF_S * 2 ** (self._failures - 1)))  # noqa: S311
-        if self._failures > _AGAIN or (self.ends is not None and _now() + wait_s >= self.ends):
+    async def pause(self, failed: Failed, *, was_there: bool = False) -> bool:
+        """Wait before the next attempt. False if there shall be none, or if no time is left for it.
+
+        was_there: the agent got this request before, so one that cannot be reached now may be starting again.
+        """
+        is_away = was_there and not failed.sent
+        self._failures[is_away] += 1
+        backoff_s = min(_BACKOFF_S * 2 ** (self._failures[is_away] - 1), _LONGEST_BACKOFF_S)
+        wait_s = max(failed.wait_s, random.uniform(0, backoff_s))  # noqa: S311
+        most = _AGAIN_WHILE_AWAY if is_away else _AGAIN
+        if self._failures[is_away] > most or (self.ends is not None and _now() + wait_s >= self.ends):
             return False
         await asyncio.sleep(wait_s)
         return True
@@ -138,7 +146,8 @@ class Connection:
                         return await self.whole(response)
                 except Failed as failed:
                     sent = sent or failed.sent
-                    if not (self.may_repeat(failed, reading=method != "POST") and await patience.pause(failed)):
+                    again = self.may_repeat(failed, reading=method != "POST")
+                    if not (again and await patience.pause(failed, was_there=sent)):
                         raise self.given_up(failed, key if sent else None)  # noqa: B904 - it has its own cause
 
     def may_repeat(self, failed: Failed, *, reading: bool = False) -> bool:

@@ -140,7 +140,7 @@ class RemoteSession:
                         if piece:
                             yield piece
             except Failed as failed:
-                if not (turn.can_go_on(failed) and await patience.pause(failed)):
+                if not (turn.can_go_on(failed) and await patience.pause(failed, was_there=turn.sent)):
                     raise self.connection.given_up(failed, turn.key if turn.sent else None)  # noqa: B904
 
     async def _events(self, turn: _Turn) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
