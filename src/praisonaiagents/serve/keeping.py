@@ -176,6 +176,7 @@ async def list_sessions(ask: Ask) -> SessionList:
 async def create(ask: Ask) -> SessionInfo:
     """Make an empty session."""
     wanted: NewSession = ask.body
+    _check_new(ask, wanted.session_id)
     made = await in_thread(
         lambda: _store(ask).create_session(wanted.session_id, wanted.title or None, user_id=ask.user_id)
     )
@@ -241,6 +242,7 @@ async def fork(ask: Ask) -> SessionInfo:
 
     def work() -> SessionInfo:
         wanted: Fork = ask.body
+        _check_new(ask, wanted.new_session_id)
         made = _store(ask).fork_session(
             ask.session_id,
             wanted.message,
@@ -426,6 +428,12 @@ def _record(store: HierarchicalSessionStore, ask: Ask, session_id: str) -> Any:
     if record is None:
         raise SessionNotFound(session_id)
     return record
+
+
+def _check_new(ask: Ask, session_id: str | None) -> None:
+    """Raise `InvalidId` for an id that no conversation can have."""
+    if session_id is not None:
+        conversation_key(session_id, ask.user_id)
 
 
 def _look(ask: Ask, session_id: str) -> SessionInfo:
