@@ -22,7 +22,7 @@ from .content import message, numbers
 from .databases import KINDS, place
 from .kill import Summary, judge, kill_writers
 
-ROUNDS = int(os.environ.get("CRASH_ROUNDS", "25"))
+ROUNDS = int(os.environ.get("CRASH_ROUNDS", "10"))
 FEWER_ROUNDS = -(-ROUNDS * 2 // 5)
 
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.serve import JWT, Settings
 from praisonaiagents.serve.callers import Callers, read_users
+from praisonaiagents.serve.problems import Problem
 
 SECRET = "a-secret-of-more-than-sixty-four-characters-" + "x" * 32
 
@@ -66,7 +67,8 @@ def test_the_servers_own_token_beside_those_of_users() -> None:
     assert who(both, "the-backend") == "default_user"
     assert who(both, "the-backend", x_user_id="zo%C3%AB") == "zoë"
     assert who(both, "alices-token") == who(both, "alices-token", x_user_id="alice") == "alice"
-    assert who(both, "alices-token", x_user_id="bob") is None
+    with pytest.raises(Problem, match="another user"):
+        who(both, "alices-token", x_user_id="bob")
     assert who(Settings(), None, x_user_id="bob") == "bob"
 
 

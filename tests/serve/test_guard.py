@@ -65,7 +65,6 @@ def stored() -> int:
         {"Authorization": "bearer ALICE-TOKEN-1"},
         {"X-Auth-Token": "None"},
         {"X-User-Id": "alice"},
-        {"Authorization": "Bearer alice-token-1", "X-User-Id": "bob"},
         {"Authorization": "Bearer sha256:" + "0" * 64},
     ],
 )
@@ -86,6 +85,7 @@ def test_a_user_is_the_user_of_the_token_whatever_is_said(serve: Callable[..., S
     assert say(server, "I am Alice", ALICE, session_id="s").status_code == 200
     assert say(server, "I am Alice", ALICE, session_id="s", user_id="default_user").status_code == 200
     assert say(server, "I am Bob", ALICE, session_id="s", user_id="bob").status_code == 403
+    assert httpx2.get(server.url + "/sessions", headers=ALICE | {"X-User-Id": "bob"}).status_code == 403
     store = get_default_session_store()
     assert len(store.get_chat_history("s", user_id="alice")) == 4
     assert store.get_chat_history("s", user_id="bob") == []

@@ -19,6 +19,7 @@ import msgspec
 
 from praisonaiagents.errors import ConfigError, ConfigTypeError, InvalidId, MissingDependency
 from praisonaiagents.model.ids import DEFAULT_USER, check_user_id
+from praisonaiagents.serve.problems import Problem
 from praisonaiagents.serve.settings import Settings, check_token
 from praisonaiagents.session.uncut import in_thread
 
@@ -50,7 +51,9 @@ class Callers:
         self._users = _hashed(settings.users) if isinstance(settings.users, Mapping) else {}
 
     async def caller(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | None:
-        """Who sends these headers; None if a token is needed and this one is none. Raises `InvalidId` for a user's name."""
+        """Who sends these headers; None if a token is needed and this one is none. Raises `InvalidId` for a user's name,
+        and `Problem` for one that is not for this caller to say.
+        """
         if not self._asks:
             return _trusted(headers)
         token = _token_in(headers)
@@ -65,7 +68,9 @@ class Callers:
         if user is None:
             return None
         caller = Caller(check_user_id(user), is_trusted=False)
-        return caller if caller.meaning(named_in(headers)) else None
+        if caller.meaning(named_in(headers)) is None:
+            raise Problem(403, "this token is another user's", "Forbidden")
+        return caller
 
     async def _asked(self, token: str) -> str | None:
         found = self._look(token) if inspect.iscoroutinefunction(self._look) else await in_thread(self._look, token)

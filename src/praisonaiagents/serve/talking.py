@@ -290,8 +290,6 @@ def _begin(
     settings = more.pop("settings", {})
 
     async def work(turn: Turn) -> str:
-        turn.emit("turn", {"turn_id": turn.id, "session_id": key.session_id})
-
         def stored(message: Message) -> None:
             turn.messages.append(message)
             turn.begun()
@@ -305,7 +303,9 @@ def _begin(
         return await here.take_turn(prompt, settings, emit, stored=stored, run_id=turn_id, **more)
 
     ask.told["turn"] = turn_id
-    return service.turns.begin(turn_id, key, said, work)
+    turn = service.turns.begin(turn_id, key, said, work)
+    turn.emit("turn", {"turn_id": turn.id, "session_id": key.session_id})  # also while it waits for its session
+    return turn
 
 
 def _stored(store: SessionStore, key: Key, turn_id: str, said: list[Any], elsewhere: set[str]) -> Turn | None:
