@@ -119,23 +119,25 @@ def test_a_request_that_comes_many_times_at_once_is_one_turn(serve: Serve) -> No
 # --- one session ---
 
 
-def test_a_turn_waits_for_the_one_before(serve: Serve, gate: Gate) -> None:
+def test_turns_wait_for_those_before_them_in_the_order_they_came(serve: Serve, gate: Gate) -> None:
     server = serve()
 
     async def test() -> None:
         async with calling(server) as client:
             first = asyncio.create_task(say(client, "wait"))
             await gate.reached()
-            rest = [asyncio.create_task(say(client, f"then {number}")) for number in range(3)]
+            rest = []
+            for number in range(8):
+                rest.append(asyncio.create_task(say(client, f"then {number}")))
+                await until(lambda: len(server.service.turns) == 1 + len(rest))
             assert await say(client, "elsewhere", session_id="other") == "1 elsewhere"
-            await until(lambda: len(server.service.turns) == 4)
             assert stored(server) == [("user", "wait", None)], "nobody begins before"
             gate.open()
             assert await first == "1 wait"
-            assert sorted(answer[0] for answer in await asyncio.gather(*rest)) == ["2", "3", "4"]
+            assert await asyncio.gather(*rest) == [f"{number + 2} then {number}" for number in range(8)]
 
     run([test()])
-    assert [role for role, _, _ in stored(server)] == ["user", "assistant"] * 4
+    assert [role for role, _, _ in stored(server)] == ["user", "assistant"] * 9
 
 
 def test_a_session_that_is_busy_may_refuse(serve: Serve, gate: Gate) -> None:
