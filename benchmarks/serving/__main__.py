@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from benchmarks.machine import describe
 from benchmarks.serving.load import Load, Outcome, put
@@ -89,8 +88,7 @@ def _place(engine: str) -> Iterator[str]:
         with tempfile.TemporaryDirectory() as folder:
             yield f"sqlite:///{folder}/sessions.db"
         return
-    sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-    from servers.postgres import PostgresServer
+    from tests.servers.postgres import PostgresServer
 
     with PostgresServer() as server:
         yield server.url()
