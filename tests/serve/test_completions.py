@@ -578,6 +578,13 @@ def test_messages_that_make_no_sense_are_refused_and_lose_nothing(
     assert hostile.llm.requests == []
 
 
+def test_a_message_that_is_refused_begins_no_session(hostile: Here) -> None:
+    history = [user("I am Alice"), {"role": "assistant", "content": "Hi"}, user([{"type": "virus"}])]
+    with hostile.client("new") as client, pytest.raises(openai.BadRequestError, match="virus"):
+        ask(client, *history)
+    assert not hostile.server.service.store.session_exists("new")
+
+
 HOSTILE_SETTINGS: list[Json] = [
     {"n": 2},
     {"temperature": "hot"},
