@@ -4,8 +4,9 @@
     python -m benchmarks.serving --quick    # 50 users x 5 turns: does it work?
 
 Users talk to a real server process over real HTTP, each in a session of their own; afterwards every turn is looked up in the
-store. The model answers at once, so what is measured is the server and its storage. The floor is an ASGI app that sends back
-what it got, under the same uvicorn with the same settings, in the same run.
+store. The model answers at once, so what is measured is the server and its storage. There are two floors, under the same
+uvicorn with the same settings, in the same run: an ASGI app that sends back what it got, and one that has the LLM library
+answer with the same model and keeps the history in a dict.
 
     load        the load generator, a process of its own
     served      the servers, each a process of its own

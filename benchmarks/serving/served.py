@@ -1,7 +1,10 @@
 """The servers, each a process of its own: it prints its port when it answers, and ends with SIGTERM.
 
-python -m benchmarks.serving.served agent sqlite:////tmp/sessions.db    our server; the model answers at once
-python -m benchmarks.serving.served echo                                the same uvicorn around an app that sends back
+    python -m benchmarks.serving.served agent sqlite:////tmp/sessions.db '{}'    an agent whose model answers at once
+    python -m benchmarks.serving.served library "" '{}'    the LLM library and that model, without anything of ours
+    python -m benchmarks.serving.served echo "" '{}'       an app that sends back what came
+
+All run under the same uvicorn with the same settings.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ _OFTEN = 10_000_000  # so that the rate of each user is counted, and nobody is k
 
 
 class Served:
-    """A server process, while it is entered. kind: "agent" or "echo". settings: of the agent's server."""
+    """A server process, while it is entered. kind: "agent", "library" or "echo". settings: of the agent's server."""
 
     def __init__(self, kind: str, url: str = "", **settings: Any) -> None:
         words = [sys.executable, "-m", "benchmarks.serving.served", kind, url, json.dumps(settings)]
@@ -65,8 +68,8 @@ def agent(url: str, settings: dict[str, Any]) -> None:
     served.close()
 
 
-def echo() -> None:
-    """Serve, just as an agent is served, an app that sends back what it got."""
+def bare(app: Any) -> None:
+    """Serve an app of a few lines, just as an agent is served."""
     import uvicorn
 
     from praisonaiagents.serve.server import config_for
@@ -74,18 +77,46 @@ def echo() -> None:
     from praisonaiagents.serve.settings import Settings
 
     config = config_for(Service(Settings()))
-    config.app = _echo
+    config.app = app
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         _told(listening.getsockname()[1])
         asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
 
 
-async def _echo(scope: Any, receive: Any, send: Any) -> None:
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Send back what came."""
+    await _answered(send, await _body(scope, receive))
+
+
+def library() -> Any:
+    """An app that has the LLM library answer, and keeps its messages in a dict: nothing is stored, no token is asked for."""
+    from pydantic_ai import Agent as Runner
+    from pydantic_ai.models.function import FunctionModel
+
+    runner = Runner(FunctionModel(stream_function=_model), instructions="Answer.")
+    histories: dict[str, list[Any]] = {}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked = json.loads(await _body(scope, receive))
+        before = histories.get(asked["session_id"], [])
+        async with runner.run_stream(asked["query"], message_history=before) as run:
+            response = await run.get_output()
+        histories[asked["session_id"]] = run.all_messages()
+        await _answered(send, json.dumps({"response": response}).encode())
+
+    return app
+
+
+async def _body(scope: Any, receive: Any) -> bytes:
     assert scope["type"] == "http"  # so uvicorn learns that there is no more
     body, more = b"", True
     while more:
         message = await receive()
         body, more = body + message.get("body", b""), message.get("more_body", False)
+    return body
+
+
+async def _answered(send: Any, body: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -103,7 +134,10 @@ def _told(port: int) -> None:
 
 def main() -> None:
     kind, url, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    echo() if kind == "echo" else agent(url, settings)
+    if kind == "agent":
+        agent(url, settings)
+    else:
+        bare(echo if kind == "echo" else library())
 
 
 if __name__ == "__main__":
