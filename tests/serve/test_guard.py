@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -129,6 +130,13 @@ def test_a_trusted_caller_says_whose_session_it_means(serve: Callable[..., Serve
     assert httpx2.get(server.url + "/sessions", headers=own | {"X-User-Id": "%ff"}).status_code == 400
 
 
+@pytest.fixture
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For rates, which let somebody in again after a while."""
+    monkeypatch.setattr("praisonaiagents.serve.guard.time", SimpleNamespace(monotonic=lambda: 0.0))
+
+
+@pytest.mark.usefixtures("no_time_passes")
 def test_guessing_tokens_is_stopped(serve: Callable[..., Server]) -> None:
     server = serve(users=TOKENS)
     answers = [say(server, headers={"Authorization": f"Bearer guess-{number:04}"}).status_code for number in range(30)]
@@ -139,6 +147,7 @@ def test_guessing_tokens_is_stopped(serve: Callable[..., Server]) -> None:
     assert int(refused.headers["retry-after"]) >= 1
 
 
+@pytest.mark.usefixtures("no_time_passes")
 def test_one_user_coming_too_often_keeps_nobody_else_out(serve: Callable[..., Server]) -> None:
     server = serve(users=TOKENS, per_minute=5)
     answers = [httpx2.get(server.url + "/sessions", headers=ALICE).status_code for _ in range(7)]
@@ -146,6 +155,7 @@ def test_one_user_coming_too_often_keeps_nobody_else_out(serve: Callable[..., Se
     assert httpx2.get(server.url + "/sessions", headers=BOB).status_code == 200
 
 
+@pytest.mark.usefixtures("no_time_passes")
 def test_a_backend_is_counted_by_the_users_it_names(serve: Callable[..., Server]) -> None:
     server = serve(token="the-backends-token", per_minute=3)
     own = {"X-Auth-Token": "the-backends-token"}
