@@ -21,7 +21,7 @@ from wire import PATIENCE_S
 
 from praisonaiagents import Agent
 from praisonaiagents.model.message import Message
-from praisonaiagents.serve import Server, launch
+from praisonaiagents.serve import Server, launch, service
 
 Serve = Callable[..., Server]
 USERS, TURNS = 20, 5
@@ -114,6 +114,20 @@ def test_a_request_that_comes_many_times_at_once_is_one_turn(serve: Serve) -> No
     assert len({answer.json()["turn_id"] for answer in answers}) == 1
     assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
     assert stored(server) == [("user", "Hello", None), ("assistant", "1 Hello", None)]
+
+
+def test_only_so_much_is_kept_in_memory(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_MOST_MESSAGES", 5)
+    server = serve()
+
+    async def test() -> None:
+        async with calling(server) as client:
+            for number in range(1, 4):
+                answers = [await say(client, "Hello", session_id=name) for name in "abc"]
+                assert answers == [f"{number} Hello"] * 3
+                assert len(server.service._at_hand) == {1: 3, 2: 2, 3: 1}[number]
+
+    run([test()])
 
 
 # --- one session ---

@@ -29,6 +29,7 @@ from praisonaiagents.session.places import get_default_session_store, open_store
 from praisonaiagents.session.store import SessionStore
 
 _MOST_AT_HAND = 256  # conversations in memory
+_MOST_MESSAGES = 100_000  # in them: 100 MB if a message has 200 characters
 
 
 class Place(NamedTuple):
@@ -94,7 +95,7 @@ class Service:
             store = self._stores[path]
             found = agent.for_session(key.session_id, key.user_id, store=store, apart=len(self.agents) > 1)
         self._at_hand[at] = found
-        while len(self._at_hand) > _MOST_AT_HAND:
+        while len(self._at_hand) > 1 and not self._has_room():
             self._at_hand.popitem(last=False)
         return found
 
@@ -114,6 +115,10 @@ class Service:
         self._at_hand.clear()
         if self._shared is not None:
             self._shared.close()
+
+    def _has_room(self) -> bool:
+        messages = sum(len(agent.chat_history) for agent in self._at_hand.values())
+        return len(self._at_hand) <= _MOST_AT_HAND and messages <= _MOST_MESSAGES
 
     def _free(self, path: str) -> str:
         """The path, or one near it if an agent is served there."""
