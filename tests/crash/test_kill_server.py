@@ -104,6 +104,24 @@ def test_a_stream_goes_on_where_it_was_after_the_server_was_killed() -> None:
         assert [message["content"] for message in session.history()] == ["Count", "One, two, three."]
 
 
+def test_an_answer_is_repeated_by_a_server_that_was_killed_after_it() -> None:
+    body, key = {"query": "Count", "session_id": "s"}, {"Idempotency-Key": "once"}
+    with (
+        ScriptedLLM([Say("One, two.")]) as llm,
+        place("sqlite") as db,
+        Process(script(llm.openai_url, db=db)) as server,
+        httpx2.Client(headers=key, timeout=PATIENCE_S) as client,
+    ):
+        first = ok(client.post(f"{server.url}/agent", json=body)).json()
+        server.kill()
+        server.start()
+        again = ok(client.post(f"{server.url}/agent", json=body))
+        assert (again.json(), again.headers["idempotency-replayed"]) == (first, "true")
+        assert len(llm.requests) == 1
+        found = client.get(f"{server.url}/agent/sessions/s/messages").json()["messages"]
+        assert [message["content"] for message in found] == ["Count", "One, two."]
+
+
 # --- asked to end ---
 
 
