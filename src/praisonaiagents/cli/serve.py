@@ -167,7 +167,7 @@ def _module(place: str) -> ModuleType:
     """A Python file or a module, run up to where it would serve by itself."""
     import importlib.util
 
-    from praisonaiagents.serve.server import Launching, loading
+    from praisonaiagents.serve.server import loading
 
     sys.path.insert(0, os.path.dirname(os.path.abspath(place)) if place.endswith(".py") else os.getcwd())
     if place.endswith(".py"):
@@ -186,8 +186,6 @@ def _module(place: str) -> ModuleType:
     try:
         with loading():
             spec.loader.exec_module(module)
-    except Launching:
-        pass
     except Exception as exc:
         raise ConfigError(f"{place} cannot be run: {type(exc).__name__}: {exc}") from exc
     return module

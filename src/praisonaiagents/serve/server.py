@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -273,10 +273,11 @@ def _for_host(host: str, settings: Mapping[str, Any], token: str | None) -> dict
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Code that is run in here does not serve: `launch` raises `Launching` instead."""
+    """Code that is run in here does not serve: it ends where it would, with all that it has defined by then."""
     _loading.append(True)
     try:
-        yield
+        with suppress(Launching):  # raised by `launch` to get out of the code, and nothing else
+            yield
     finally:
         _loading.pop()
 
