@@ -387,6 +387,16 @@ def test_what_failed_for_a_moment_is_done_when_it_is_sent_again(
     assert [message["role"] for message in get_default_session_store().get_chat_history("s")] == ["user", "assistant"]
 
 
+def test_an_event_of_another_turn_keeps_nothing_of_a_new_one_back(serve: Callable[..., Server]) -> None:
+    server = serve()
+    headers = {"Last-Event-ID": "run-0.7", "Accept": "text/event-stream"}
+    answer = say(server, "hello", headers, session_id="s")
+    assert answer.status_code == 200
+    assert answer.text.startswith("id: run-")
+    assert ".1\nevent: turn\n" in answer.text
+    assert "event: done" in answer.text
+
+
 def test_nothing_secret_reaches_the_log(serve: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
     from praisonaiagents.serve.logs import JsonLines, Lines
 

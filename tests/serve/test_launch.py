@@ -135,6 +135,15 @@ def test_what_cannot_be_served_is_said_at_once(
         agent.launch(**{"port": 0, "block": False} | settings)
 
 
+def test_a_port_is_free_again_when_its_server_has_ended(launched: Callable[..., Server], agent: Agent) -> None:
+    first = launched()
+    first._server.should_exit = True  # as where it ends by itself
+    first._thread.join()
+    again = launched(port=first.port)
+    assert again is not first
+    assert ask(again.url + "/agent").status_code == 200
+
+
 def test_a_port_that_is_taken_is_said(launched: Callable[..., Server], agent: Agent) -> None:
     port = launched().port
     with pytest.raises(ConfigError, match=f"cannot listen at localhost:{port}: .*take another port"):
@@ -303,6 +312,7 @@ def test_an_assistant_is_served_where_no_file_is_named() -> None:
         (["nothing.py"], 1, "there is no file nothing.py"),
         (["no.such.module:agent"], 1, "no module"),
         (["{file}"], 1, "say which"),
+        (["{broken}"], 1, "agents.py, line 2, cannot be run: ZeroDivisionError"),
         (["{file}:nobody"], 1, "it has: sales, support"),
         (["{file}:Agent"], 1, "not an Agent"),
         (["{file}:sales", "--llm", "x"], 2, "not named"),
@@ -314,6 +324,10 @@ def test_an_assistant_is_served_where_no_file_is_named() -> None:
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_line(file: str, arguments: list[str], code: int, why: str) -> None:
-    done = CliRunner().invoke(praisonai, ["serve", *(argument.format(file=file) for argument in arguments)])
+    broken = Path(file).parent / "broken" / "agents.py"
+    broken.parent.mkdir()
+    broken.write_text("\n1 / 0\n")
+    words = [argument.format(file=file, broken=broken) for argument in arguments]
+    done = CliRunner().invoke(praisonai, ["serve", *words])
     assert code == (1 if isinstance(done.exception, PraisonError) else done.exit_code)
     assert why in f"{done.output}{done.exception}"

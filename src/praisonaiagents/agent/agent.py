@@ -215,6 +215,38 @@ class Agent:
         """`start` on the running event loop. It shows nothing."""
         return await self.achat(prompt if prompt is not None else self._task or "Hello", **settings)
 
+    async def take_turn(
+        self,
+        prompt: Content,
+        settings: dict[str, Any],
+        emit: Callable[[str], None] | None = None,
+        *,
+        instructions: str | None = None,
+        **more: Any,
+    ) -> str:
+        """What all ways to run it do. instructions: said to the model besides the agent's own, in this turn.
+
+        emit, more: as for `turn.take_turn`. Raises as `chat` does.
+        """
+        checked = check_settings(settings)
+        if not more.get("results") and (not prompt or (isinstance(prompt, str) and not prompt.strip())):
+            raise ConfigError("the prompt is empty: say something")
+        async with self._one_at_a_time():
+            model = await self._model()
+            from praisonaiagents.agent.turn import take_turn
+
+            return await take_turn(
+                self._in_conversation(),
+                prompt,
+                model,
+                instructions="\n\n".join(filter(None, (self.instructions, instructions))) or None,
+                runner=self._runner(),
+                settings={**self._chosen().settings, **checked},
+                memory=self._turn_memory(),
+                emit=emit,
+                **more,
+            )
+
     def compact(
         self, keep_last: int = KEEP_LAST, *, watch: Callable[[str, int, int], object] = lambda *_: None
     ) -> Compacted | None:
@@ -303,11 +335,11 @@ class Agent:
         return door(protocol)(self, path, port, host, debug, **settings)
 
     async def prepare(self) -> None:
-        """Load the LLM library and the model for the running event loop, so that the first turn does not have to."""
+        """Load the LLM library, the model for the running event loop and the tools, so that the first turn does not have to."""
         await self._model()
         import asyncio
 
-        await asyncio.to_thread(self.warm_up)
+        await asyncio.to_thread(self._runner)
 
     def warm_up(self) -> None:
         """Load the LLM library now, in this thread, so that the first turn does not have to."""
@@ -364,38 +396,6 @@ class Agent:
         return f"Agent(name={self.name!r}, session_id={self._session_id!r}, user_id={self.user_id!r})"
 
     # Inside
-
-    async def take_turn(
-        self,
-        prompt: Content,
-        settings: dict[str, Any],
-        emit: Callable[[str], None] | None = None,
-        *,
-        instructions: str | None = None,
-        **more: Any,
-    ) -> str:
-        """What all ways to run it do. instructions: said to the model besides the agent's own, in this turn.
-
-        emit, more: as for `turn.take_turn`. Raises as `chat` does.
-        """
-        checked = check_settings(settings)
-        if not more.get("results") and (not prompt or (isinstance(prompt, str) and not prompt.strip())):
-            raise ConfigError("the prompt is empty: say something")
-        async with self._one_at_a_time():
-            model = await self._model()
-            from praisonaiagents.agent.turn import take_turn
-
-            return await take_turn(
-                self._in_conversation(),
-                prompt,
-                model,
-                instructions="\n\n".join(filter(None, (self.instructions, instructions))) or None,
-                runner=self._runner(),
-                settings={**self._chosen().settings, **checked},
-                memory=self._turn_memory(),
-                emit=emit,
-                **more,
-            )
 
     async def _sum_up(self, keep_last: int, watch: Callable[[str, int, int], object]) -> Compacted | None:
         async with self._one_at_a_time():

@@ -240,9 +240,8 @@ def _where_it_stands(with_: Talk) -> None:
 
 
 def _in_terminal(with_: Talk) -> None:
-    name, sentence = (
-        with_.answers
-    )  # said now, because choosing a model may print a note, and later that would be in the way
+    # asked for now, because choosing a model may print a note, and later that would be in the way
+    name, sentence = with_.answers
     keyboard = _keyboard(with_)
     loading = threading.Thread(target=_load, args=(with_,), daemon=True)
     loading.start()

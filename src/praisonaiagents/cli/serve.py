@@ -187,8 +187,17 @@ def _module(place: str) -> ModuleType:
         with loading():
             spec.loader.exec_module(module)
     except Exception as exc:
-        raise ConfigError(f"{place} cannot be run: {type(exc).__name__}: {exc}") from exc
+        raise ConfigError(f"{place}{_line_of(exc, module)} cannot be run: {type(exc).__name__}: {exc}") from exc
     return module
+
+
+def _line_of(error: Exception, module: ModuleType) -> str:
+    """`, line 5`: where in the module it went wrong; empty if it did not get that far."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == module.__file__]
+    return f", line {lines[-1]}," if lines else ""
 
 
 def _users(options: dict[str, Any]) -> Any:

@@ -7,7 +7,6 @@ it is answered as one that does not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import chain
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -22,7 +21,7 @@ from praisonaiagents.serve.operation import SESSION_ID, Ask, Operation
 from praisonaiagents.serve.problems import Problem
 from praisonaiagents.session import labels, transfer
 from praisonaiagents.session.hierarchy import HierarchicalSessionStore
-from praisonaiagents.session.parts import FORMAT, Header
+from praisonaiagents.session.parts import Header
 from praisonaiagents.session.uncut import in_thread
 from praisonaiagents.storage.engine import Engine, Page
 
@@ -176,7 +175,6 @@ async def list_sessions(ask: Ask) -> SessionList:
 async def create(ask: Ask) -> SessionInfo:
     """Make an empty session."""
     wanted: NewSession = ask.body
-    _check_new(ask, wanted.session_id)
     made = await in_thread(
         lambda: _store(ask).create_session(wanted.session_id, wanted.title or None, user_id=ask.user_id)
     )
@@ -242,7 +240,6 @@ async def fork(ask: Ask) -> SessionInfo:
 
     def work() -> SessionInfo:
         wanted: Fork = ask.body
-        _check_new(ask, wanted.new_session_id)
         made = _store(ask).fork_session(
             ask.session_id,
             wanted.message,
@@ -329,7 +326,7 @@ async def bring_in(ask: Ask) -> SessionInfo:
     data = await ask.request.body()
 
     def work() -> SessionInfo:
-        if not _is_export(data):
+        if not transfer.is_export(data):  # files of other kinds are for the command line
             raise Problem(400, "the body is no exported session", "NotASessionFile")
         try:
             made = transfer.import_bytes(data, _store(ask).engine, _as_own(ask.user_id))
@@ -430,30 +427,12 @@ def _record(store: HierarchicalSessionStore, ask: Ask, session_id: str) -> Any:
     return record
 
 
-def _check_new(ask: Ask, session_id: str | None) -> None:
-    """Raise `InvalidId` for an id that no conversation can have."""
-    if session_id is not None:
-        conversation_key(session_id, ask.user_id)
-
-
 def _look(ask: Ask, session_id: str) -> SessionInfo:
     return _info(labels.row(_record(_store(ask), ask, session_id)))
 
 
 def _info(row: dict[str, Any]) -> SessionInfo:
     return SessionInfo(**{name: row[name] for name in SessionInfo.__struct_fields__})
-
-
-class _Kind(msgspec.Struct):
-    format: str
-
-
-def _is_export(data: bytes) -> bool:
-    """True if the object, or the one on the first line, says so. Files of other kinds are for the command line."""
-    for text in (data, data.partition(b"\n")[0]):
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return msgspec.json.decode(text, type=_Kind).format == FORMAT
-    return False
 
 
 def _as_own(user_id: str) -> Callable[[Header], Header]:

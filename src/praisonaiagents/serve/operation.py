@@ -36,12 +36,13 @@ SESSION_ID = msgspec.Meta(
 class Operation(NamedTuple):
     """What can be asked.
 
-    path: below the agent's own, with `{parameters}`. takes: the struct of its JSON body. asks: the struct of its query.
-    gives: the struct of its answer, or None for anything else. also: further statuses it answers with, besides those every
-    operation may answer with. headers: those it looks at. sends: the media of a body that is no such struct.
-    is_open: no token is needed. media: of an answer that is not JSON. complaint: what `detail` of
-    the answer says where the body is not as it should be. tells: how it answers with an error; None: as all of them do.
-    fails: the struct of such an answer.
+    path: below the agent's own, with `{parameters}`. is_open: no token is needed.
+    takes: the struct of its JSON body. sends: the media of a body that is no such struct. asks: the struct of its query.
+    headers: those it looks at.
+    gives: the struct of its answer, or None for anything else. media: of an answer that is not JSON.
+    also: further statuses it answers with, besides those that every operation may answer with.
+    complaint: what `detail` of the answer says where the body is not as it should be.
+    tells: how it answers with an error; None: as all of them do. fails: the struct of such an answer.
     """
 
     method: str

@@ -99,7 +99,6 @@ class Server:
 
     def close(self) -> None:
         """Serve no more: let turns finish, as long as they may. Calling it twice is harmless."""
-        _servers.pop((self.host, self.port), None)
         self._server.should_exit = True
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -128,6 +127,7 @@ class Server:
         except BaseException as exc:
             self._failure = exc
         finally:
+            _servers.pop((self.host, self.port), None)  # also where it ended by itself
             self._socket.close()
 
 
@@ -146,8 +146,7 @@ def launch(
     """Serve an agent at `http://host:port/path`, with the other agents that are launched at the same port.
 
     host: beyond this machine a token is needed. It is `token=`, the variable `PRAISONAI_LAUNCH_AUTH_TOKEN`, or a new one
-    that is
-        printed once and put into that variable. port: 0 for any that is free.
+        that is printed once and put into that variable. port: 0 for any that is free.
     block: whether to wait until the server ends. None: unless the calling code launches something later, or a person types it.
     say: told what people should read: where the agent is, and a token that was made. db, settings: as for `app`.
 

@@ -81,7 +81,7 @@ async def query(ask: Ask) -> Response:
     turn = await begin(ask, agent, user_id, body.session_id, body.query)
     headers = {"Idempotency-Replayed": "true"} if turn.is_replay else {}
     if body.stream or ask.wants_events():
-        return stream_of(turn, seen_in(ask, turn), headers)
+        return stream_of(turn, seen_in(ask, turn) if turn.is_replay else 0, headers)
     await turn.over()
     if turn.status != DONE:
         text, kind, status = failure(turn)
@@ -186,17 +186,13 @@ async def begin(ask: Ask, agent: Agent, user_id: str, session_id: str | None, pr
         return _begin(ask, agent, f"run-{os.urandom(8).hex()}", session, said, prompt, more)
     turn_id = f"run-{_hash(*session, idempotency_key)}"
     turns = ask.place.service.turns
-    known = turns.find(user_id, turn_id)
-    if known is None or (known.status == FAILED and failure(known)[2] == _NOT_NOW):
-        known = None  # what failed for a moment is tried again: the session knows how far it came
+    known = _lasting(turns.find(user_id, turn_id))
+    if known is None:
         elsewhere = {tool.name for tool in more.get("elsewhere", ())}
         found = await in_thread(_stored, ask.place.service.store, session, turn_id, said, elsewhere)
-        meanwhile = turns.find(user_id, turn_id)
-        known = meanwhile if meanwhile is not None and meanwhile.status != FAILED else None
-        if known is None:
-            if found is None:
-                return _begin(ask, agent, turn_id, session, said, prompt, more)
-            known = turns.remember(found)
+        known = _lasting(turns.find(user_id, turn_id)) or (found and turns.remember(found))
+    if known is None:
+        return _begin(ask, agent, turn_id, session, said, prompt, more)
     if known.said != said:
         raise Problem(422, "this Idempotency-Key was used for another request", "IdempotencyKeyReused")
     known.is_replay = True
@@ -266,11 +262,6 @@ def known_turn(ask: Ask) -> Turn:
     return turn
 
 
-def shown(message: Message) -> dict[str, Any]:
-    """A message as an event tells it."""
-    return message.to_chat()
-
-
 class Replayed(Exception):
     """How a turn ended that an earlier process had begun: the kind of the error it was stored with."""
 
@@ -294,7 +285,7 @@ def _begin(
             turn.messages.append(message)
             turn.begun()
             if message.role != "user":
-                turn.emit("message", shown(message))
+                turn.emit("message", message.to_chat())
 
         def emit(text: str) -> None:
             turn.emit("text", {"text": text})
@@ -306,6 +297,11 @@ def _begin(
     turn = service.turns.begin(turn_id, key, said, work)
     turn.emit("turn", {"turn_id": turn.id, "session_id": key.session_id})  # also while it waits for its session
     return turn
+
+
+def _lasting(turn: Turn | None) -> Turn | None:
+    """The turn, unless it failed only for a moment: then it is tried again, and the session knows how far it came."""
+    return None if turn is not None and turn.status == FAILED and failure(turn)[2] == _NOT_NOW else turn
 
 
 def _stored(store: SessionStore, key: Key, turn_id: str, said: list[Any], elsewhere: set[str]) -> Turn | None:
@@ -321,7 +317,7 @@ def _stored(store: SessionStore, key: Key, turn_id: str, said: list[Any], elsewh
         turn.messages.append(message)
         if message.role == "assistant" and message.text():
             turn.emit("text", {"text": message.text()})
-        turn.emit("message", shown(message))
+        turn.emit("message", message.to_chat())
     turn.answer, status = _last_answer(own).text(), own[-1].status if own[-1].role == "assistant" else None
     error = own[-1].metadata.get("error") or "Interrupted"
     turn.end({None: DONE, "failed": FAILED}.get(status, INTERRUPTED), None if status is None else Replayed(error))

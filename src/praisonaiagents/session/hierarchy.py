@@ -25,7 +25,7 @@ import msgspec
 
 from praisonaiagents.errors import ConfigError, PointNotFound, SessionNotFound
 from praisonaiagents.model.ids import check_session_id, check_user_id
-from praisonaiagents.model.record import Key, Pin, Record
+from praisonaiagents.model.record import Key, Pin, Record, conversation_key
 from praisonaiagents.session.checkpoint import CHECKPOINT, checkpoint_of
 from praisonaiagents.session.data import SessionData, iso, title_of
 from praisonaiagents.session.places import Defaults, borrow, default_place, defaults
@@ -147,7 +147,7 @@ class HierarchicalSessionStore(SessionStore):
         Raises `SessionExists`, and `SessionNotFound` for the parent.
         """
         check_text("a title", "" if title is None else title)
-        key = _key(str(uuid.uuid4()) if session_id is None else session_id, user_id)
+        key = conversation_key(str(uuid.uuid4()) if session_id is None else session_id, user_id)
         record = Record(*key, agent_name=agent_name, metadata=_titled(metadata or {}, title))
         if parent_id is not None:
             self._register(_key(parent_id, user_id), key.session_id)
@@ -180,7 +180,7 @@ class HierarchicalSessionStore(SessionStore):
         point = source.head if at is None else self.point_of(source, at)
         if from_message_index is not None:
             point = _message(source, from_message_index)
-        new_key = _key(str(uuid.uuid4()) if new_session_id is None else new_session_id, source.user_id)
+        new_key = conversation_key(str(uuid.uuid4()) if new_session_id is None else new_session_id, source.user_id)
         self._register(source.key, new_key.session_id)
         given = None if from_message_index is None else str(from_message_index)
         fork = Record(
@@ -369,7 +369,7 @@ class HierarchicalSessionStore(SessionStore):
         """
         from praisonaiagents.session import transfer
 
-        key = _key(str(uuid.uuid4()) if new_session_id is None else new_session_id, user_id)
+        key = conversation_key(str(uuid.uuid4()) if new_session_id is None else new_session_id, user_id)
         alone = transfer.renaming(key.session_id, key.user_id, lineage=False)
         return transfer.import_dict(data, self.engine, alone).session_id
 

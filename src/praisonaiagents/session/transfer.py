@@ -192,7 +192,7 @@ def _import(file: BinaryIO, engine: Engine, rename: Renamed, path: str) -> Recor
         begin = file.tell()
         return _put(engine, rename(header), lambda: _lines(file, begin))
     data = file.read().removeprefix(_BOM)
-    if _is_export(data):
+    if is_export(data):
         header, lines = _document(data)
         return _put(engine, rename(header), lambda: starmap(_message, enumerate(lines, 1)))
     return _import_session_file(_as_session_file(data), engine, rename, path)
@@ -216,7 +216,7 @@ def import_dict(values: Mapping[str, Any], engine: Engine, rename: Renamed) -> R
 def _jsonl_header(file: BinaryIO) -> Header | None:
     """The header of a JSONL export, and the file is where its messages begin; None, and its beginning, for any other."""
     line = file.readline().removeprefix(_BOM)
-    if _is_export(line):
+    if is_export(line):
         try:
             values = msgspec.json.decode(line)
             if "parts" in values:
@@ -229,8 +229,8 @@ def _jsonl_header(file: BinaryIO) -> Header | None:
     return None
 
 
-def _is_export(data: bytes) -> bool:
-    """True if its "format" says so, wherever it stands. A damaged export is still one."""
+def is_export(data: bytes) -> bool:
+    """True if its "format" says so, wherever it stands: an export of ours, in JSON or JSONL. A damaged one is still one."""
     if FORMAT.encode() not in data:
         return False
     try:
