@@ -6,6 +6,7 @@ The variables are set in this process's environment, so the processes a test sta
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ import pytest
 from wire import ANTHROPIC, OPENAI, Wire
 
 from praisonaiagents import Agent
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # started in the background by a shell: programs that the tests start would inherit that, and never notice Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FOREIGN = ("PRAISONAI_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "MODEL_NAME")
 """Variables that begin so would reach the code under test from the machine."""
