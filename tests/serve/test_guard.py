@@ -387,6 +387,23 @@ def test_what_failed_for_a_moment_is_done_when_it_is_sent_again(
     assert [message["role"] for message in get_default_session_store().get_chat_history("s")] == ["user", "assistant"]
 
 
+def test_a_full_disk_is_said_without_its_path(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    from praisonaiagents.errors import StorageFull
+    from praisonaiagents.storage.jsonfile import JsonFileEngine
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageFull("no room left in /secret/path", "/secret/path")
+
+    server = serve()
+    say(server, session_id="s")
+    monkeypatch.setattr(JsonFileEngine, "append", full)
+    refused = say(server, session_id="s")
+    assert (refused.status_code, refused.json()["type"]) == (507, "StorageFull")
+    assert "no room left" in refused.json()["error"]
+    assert "secret" not in refused.text
+    assert len(httpx2.get(server.url + "/sessions/s/messages").json()["messages"]) == 2
+
+
 def test_an_event_of_another_turn_keeps_nothing_of_a_new_one_back(serve: Callable[..., Server]) -> None:
     server = serve()
     headers = {"Last-Event-ID": "run-0.7", "Accept": "text/event-stream"}

@@ -71,6 +71,8 @@ def problem_of(error: Exception) -> Problem:
         return Problem(status, str(error), kind)
     log.error("failed", extra={"fields": {"error": kind, "why": why(error)}}, exc_info=error if status == 500 else None)
     text = _PRIVATE if isinstance(error, (OSError, errors.OutcomeUnknown)) else "the server failed"
+    if isinstance(error, errors.StorageFull):
+        text = "the server has no room left for sessions; what was stored before is there"
     return Problem(status, text, kind, retry_after_s=1 if status == 503 else None)
 
 
