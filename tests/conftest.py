@@ -20,6 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # started in the background by a shell: programs that the tests start would inherit that, and never notice Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+AUTHORITY = Path(__file__).parent / "fixtures" / "authority.pem"
+"""Whom tests trust in TLS: an authority whose key nobody has."""
 FOREIGN = ("PRAISONAI_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "MODEL_NAME")
 """Variables that begin so would reach the code under test from the machine."""
 
@@ -31,6 +33,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith(FOREIGN) or name.upper().endswith(("_API_KEY", "_PROXY")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PRAISONAI_HOME", str(tmp_path / "praisonai"))
+    # reading the machine's hundred and more would take each HTTP client longer than most tests take
+    if "SSL_CERT_FILE" not in os.environ:
+        monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
     return tmp_path / "praisonai"
 
 

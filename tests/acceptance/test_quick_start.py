@@ -130,6 +130,8 @@ def inside(folder: Path) -> dict[str, str]:
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     foreign = {"PYTHONPATH", "PYTHONHOME"}
     rest = {name: value for name, value in os.environ.items() if name not in foreign}
+    if rest.get("SSL_CERT_FILE", "").endswith("authority.pem"):
+        del rest["SSL_CERT_FILE"]  # pip trusts whom the machine trusts
     return rest | {"PATH": path, "VIRTUAL_ENV": str(folder), "PIP_CONSTRAINT": str(folder / "ours.txt")}
 
 
