@@ -86,6 +86,8 @@ class RedisServer:
             ("unixsocket", str(self.socket)),
             ("save", ""),
             ("slowlog-log-slower-than", "-1"),  # what is logged would depend on how busy the machine is
+            ("commandlog-request-larger-than", "-1"),  # and on the tests before, which use the same ids
+            ("commandlog-reply-larger-than", "-1"),
         )
         text = "".join(f'{name} "{value}"\n' for name, value in (*settings, *self._settings))
         (self.folder / "redis.conf").write_text(text)

@@ -573,18 +573,22 @@ def test_what_operators_are_told_for_postgres_does_wipe_the_tables_out() -> None
 
 def test_the_files_of_redis_have_nothing_of_a_user() -> None:
     settings = [("appendonly", "yes"), ("save", "3600 1"), ("rdbcompression", "no"), ("slowlog-log-slower-than", "0")]
-    settings += [("slowlog-max-len", "100000")]
+    settings += [("commandlog-request-larger-than", "0"), ("commandlog-reply-larger-than", "0")]
+    settings += [
+        (f"{name}-max-len", "100000") for name in ("slowlog", "commandlog-large-request", "commandlog-large-reply")
+    ]
+    logs = [("SLOWLOG",), ("COMMANDLOG", "large-request"), ("COMMANDLOG", "large-reply")]
     with redis.RedisServer(*settings) as server, open_store(server.url) as opened:
         store = HierarchicalSessionStore.of(opened)
         live_through(store, "alice")
         live_through(store, "bob", "nowhere")
         server.ask("SAVE")
         assert len(traces(bytes_below(server.folder))) >= 4
-        assert SECRET in str(server.ask("SLOWLOG", "GET", -1))
+        assert [log for log in logs if SECRET in str(server.ask(log[0], "GET", -1, *log[1:]))] == logs
         done = purge(store, user_id="alice")
         assert done.is_clean, done
         assert traces(bytes_below(server.folder)) == []
-        assert SECRET not in str(server.ask("SLOWLOG", "GET", -1))
+        assert [log for log in logs if SECRET in str(server.ask(log[0], "GET", -1, *log[1:]))] == []
         places = " ".join(done.proof.looked_at)
         assert "dump.rdb" in places
         assert "appendonly" in places
