@@ -248,8 +248,8 @@ class NotReplicated(OutcomeUnknown):
 class RemoteError(PraisonError, ConnectionError):
     """An agent on another machine could not be asked, or its answer did not come whole.
 
-    `url` is its address, without a password. `idempotency_key` is there if the turn may have taken place: pass it to `chat`
-    with the same message, and a server that knows such keys answers with the turn there was. `status` is the HTTP status.
+    `url` is its address, without a password. `idempotency_key` is there if the turn may have taken place, and the server knows
+    such keys: pass it to `chat` with the same message, and you hear what became of that turn. `status` is the HTTP status.
     """
 
     def __init__(
@@ -267,6 +267,10 @@ class RemoteTimeout(RemoteError, TimeoutError):
 
 class RemoteRefused(RemoteError):
     """An agent on another machine answered, with an error of the HTTP status `status`."""
+
+
+class RemoteUnsupported(RemoteError):
+    """The server of an agent on another machine does not offer this; it may be of another make."""
 
 
 class ModelError(PraisonError, RuntimeError):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pexpect
 import pytest
 from serve.process import Process, script
-from servers.flaky_agent import FlakyAgent
+from servers.flaky_agent import FlakyAgent, Plan
 from servers.ports import free_port
 
 from praisonaiagents import Session
@@ -93,12 +93,12 @@ def test_long_histories_and_many_sessions_come_whole(server: Process) -> None:
         assert len(session.sessions(2)) == 2
 
 
-@pytest.mark.parametrize("session_id", ["..", "a/b", "a%2Fb", "日本", "x" * 300, " ", "a?b=c#d"])
-def test_every_id_names_a_session_of_its_own(server: Process, session_id: str) -> None:
-    with Session(session_id, "älice/…", f"{server.url}/agent") as session:
-        session.chat("Hello")
-        assert [row["content"] for row in session.history()] == ["Hello", "You said: Hello"]
-        assert (session.info() or {})["session_id"] == session_id
+def test_every_id_names_a_session_of_its_own(server: Process) -> None:
+    for session_id in ("..", "a/b", "a%2Fb", "日本", "x" * 300, " ", "a?b=c#d"):
+        with Session(session_id, "älice/…", f"{server.url}/agent") as session:
+            session.chat("Hello")
+            assert [row["content"] for row in session.history()] == ["Hello", "You said: Hello"]
+            assert (session.info() or {})["session_id"] == session_id
 
 
 def test_tokens_keep_users_apart() -> None:
@@ -330,6 +330,22 @@ def test_a_server_that_shows_no_sessions_can_be_talked_to() -> None:
         for command in (("list",), ("show", "talk")):
             done = cli("session", *command, *far)
             assert (done.status, "does not show its sessions" in done.err) == (1, True)
+
+
+def test_what_a_server_of_another_make_shows_is_shown_as_far_as_it_can_be() -> None:
+    calls = [[{"function": None}], 5, [7], [{"function": {"name": "look", "arguments": "{}"}}], None]
+    messages = [{"role": "assistant", "content": None, "tool_calls": each, "at": "x"} for each in calls]
+    info: Plan = lambda asked: asked.answer({"created_at": "9999-12-31T23:59:59-12:00", "updated_at": 7})  # noqa: E731
+    page: Plan = lambda asked: asked.answer({"messages": messages})  # noqa: E731
+    with FlakyAgent(info, page) as agent:
+        done = cli("session", "show", "s", "--remote", agent.url)
+    assert (done.status, "look" in done.out) == (0, True)
+
+
+def test_a_server_that_answers_nonsense_is_not_taken_for_one_without_sessions() -> None:
+    with FlakyAgent(lambda asked: asked.answer(b"[]")) as agent:
+        done = cli("session", "resume", "talk", "Hello", "--remote", agent.url)
+    assert (done.status, "no session" in done.err) == (1, True)
 
 
 def test_ctrl_c_stops_the_turn_there() -> None:

@@ -50,9 +50,9 @@ class Asked:
         if self.method != "HEAD":
             self.http.wfile.write(data)
 
-    def begin_events(self) -> None:
+    def begin_events(self, kind: str = "text/event-stream") -> None:
         self.http.send_response(200)
-        self.http.send_header("Content-Type", "text/event-stream")
+        self.http.send_header("Content-Type", kind)
         self.http.send_header("Transfer-Encoding", "chunked")
         self.http.end_headers()
 

@@ -13,6 +13,7 @@ import datetime
 import decimal
 import gc
 import json
+import os
 import re
 import shutil
 import signal
@@ -1507,3 +1508,51 @@ def test_a_call_that_swallows_a_cancellation_is_cancelled_again() -> None:
     assert begun.wait(60)
     call.cancel()
     assert call.ended.done()
+
+
+def test_what_a_signals_handler_raises_stops_the_call_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(BaseException):
+        """Raised where the main thread waits."""
+
+    def enough(*_: object) -> None:
+        raise Enough
+
+    async def endless() -> None:
+        try:
+            await asyncio.sleep(0.2)  # until the main thread waits
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.sleep(3600)
+        finally:
+            stopped.append(True)
+
+    stopped: list[bool] = []
+    before = signal.signal(signal.SIGUSR1, enough)
+    try:
+        with pytest.raises(Enough):
+            background.run(endless())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert stopped
+
+
+def test_an_agent_closed_on_a_loop_first_ends_what_it_serves_and_closes_the_rest_whatever_fails(
+    make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails() -> None:
+        closed.append("conversation")
+        raise OSError
+
+    async def main() -> None:
+        await agent.achat("Hello")
+        agent.on_close(lambda: closed.append("server"))
+        monkeypatch.setattr(agent._in_conversation(), "close", fails)
+        monkeypatch.setattr(agent, "close", lambda: closed.append("all else"))
+        with pytest.raises(OSError):
+            await agent.aclose()
+        monkeypatch.undo()
+
+    closed: list[str] = []
+    with ScriptedLLM(echo) as llm:
+        agent = make_agent(**OPENAI.agent(llm))
+        asyncio.run(main())
+    assert closed == ["server", "conversation", "all else"]

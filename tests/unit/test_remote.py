@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import pickle
 import socket
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -20,7 +22,7 @@ import pytest
 from servers.flaky_agent import ALL, Asked, FlakyAgent, Plan, drop, end, reset, told
 
 from praisonaiagents import Session
-from praisonaiagents.agent import connection
+from praisonaiagents.agent import background, connection
 from praisonaiagents.errors import (
     ConfigError,
     ConfigTypeError,
@@ -28,6 +30,7 @@ from praisonaiagents.errors import (
     RemoteError,
     RemoteRefused,
     RemoteTimeout,
+    RemoteUnsupported,
 )
 
 Query = Callable[[Session, str], str]
@@ -132,6 +135,28 @@ def test_a_login_in_the_address_is_sent_and_never_shown() -> None:
     assert "p%40ss" not in shown
 
 
+@pytest.mark.parametrize("status", [401, 307])
+def test_a_server_that_repeats_secrets_does_not_bring_them_into_errors(status: int) -> None:
+    place = "http://me:other-pa55@127.0.0.1:1/t0k3n/k3y-of-ann?key=k3y-of-ann"
+    plan: Plan = lambda asked: asked.answer({"error": "who is k3y-of-ann, t0k3n"}, status, Location=place)  # noqa: E731
+    headers = {"X-Api-Key": "k3y-of-ann", "Authorization": "Bearer t0k3n"}
+    with FlakyAgent(plan) as agent, Session("s", agent_url=agent.url, headers=headers) as session:
+        with pytest.raises(RemoteRefused) as failed:
+            session.chat("Hello")
+        shown = "".join(traceback.format_exception(failed.value))
+        assert not [secret for secret in ("k3y-of-ann", "t0k3n", "pa55") if secret in shown]
+
+
+def test_a_short_name_in_the_address_makes_no_riddle_of_errors() -> None:
+    plan: Plan = lambda asked: asked.answer({"error": "somebody said pa55"}, 401)  # noqa: E731
+    with (
+        FlakyAgent(plan) as agent,
+        Session("s", agent_url=agent.url.replace("//", "//me:pa55@")) as session,
+        pytest.raises(RemoteRefused, match=r"somebody said \*\*\*"),
+    ):
+        session.chat("Hello")
+
+
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "a?b#c", "a%2Fb", "ü", "a.b"])
 def test_no_session_id_changes_the_path(name: str) -> None:
     plan: Plan = lambda asked: asked.answer({"messages": [], "before": None})  # noqa: E731
@@ -193,6 +218,38 @@ def test_events_of_other_kinds_and_of_a_later_version_are_passed_over() -> None:
         assert list(session.stream("Hello")) == ["Hi"]
 
 
+@pytest.mark.parametrize("charset", ["hex", "iso-8859-1", "utf-16"])
+def test_events_are_utf_8_whatever_is_said(charset: str) -> None:
+    def plan(asked: Asked) -> None:
+        asked.begin_events(f"text/event-stream; charset={charset}")
+        asked.piece('event: done\ndata: {"response": "Grüße"}\n\n'.encode())
+
+    with FlakyAgent(plan) as agent, Session("s", agent_url=agent.url) as session:
+        assert list(session.stream("Hello")) == ["Grüße"]
+
+
+@pytest.mark.parametrize("turn", ["", "ü", "a b", "x" * 5000, None, 7, ["t"]])
+def test_a_turn_that_nobody_could_ask_for_is_an_error(turn: Any) -> None:
+    def plan(asked: Asked) -> None:
+        asked.begin_events()
+        asked.event("t", 1, "turn", turn_id=turn)
+
+    with FlakyAgent(plan) as agent, Session("s", agent_url=agent.url) as session:
+        with pytest.raises(RemoteError, match="which turn") as failed:
+            list(session.stream("Hello"))
+        assert failed.value.idempotency_key == agent.asked[0].key
+
+
+def test_an_event_with_an_endless_number_is_one_without() -> None:
+    def plan(asked: Asked) -> None:
+        asked.begin_events()
+        asked.piece(b'id: t.%b\nevent: text\ndata: {"text": "Hi"}\n\n' % (b"9" * 5000))
+        asked.events("t", *told("t", "Hi")[2:])
+
+    with FlakyAgent(plan) as agent, Session("s", agent_url=agent.url) as session:
+        assert list(session.stream("Hello")) == ["Hi"]
+
+
 def test_history_and_sessions_are_read_page_after_page() -> None:
     def messages(asked: Asked) -> None:
         before, limit = int(asked.query.get("before", 250)), int(asked.query["limit"])
@@ -220,7 +277,7 @@ def test_history_and_sessions_are_read_page_after_page() -> None:
         assert session.history() == []
 
 
-@pytest.mark.parametrize("body", [b"nonsense", b"[]", b'{"messages": 1}', b"{}"])
+@pytest.mark.parametrize("body", [b"nonsense", b"[]", b'{"messages": 1}', b'{"messages": ["a"]}', b"{}"])
 def test_a_page_that_is_none_is_an_error(body: bytes) -> None:
     with (
         FlakyAgent(lambda asked: asked.answer(body)) as agent,
@@ -236,10 +293,23 @@ def test_a_page_that_leads_to_itself_ends_it() -> None:
         assert len(session.history()) == 2
 
 
+def test_pages_without_rows_or_without_a_place_to_go_on_end_it() -> None:
+    empty: list[Plan] = [
+        lambda asked, at=at: asked.answer({"sessions": [], "next": f"n{at}"})  # type: ignore[misc]
+        for at in range(5)
+    ]
+    with FlakyAgent(*empty) as agent, Session("s", agent_url=agent.url) as session:
+        assert session.sessions(None) == []
+        assert len(agent.asked) == 1
+        agent.plans = [lambda asked: asked.answer({"sessions": [{"session_id": "s"}], "next": "x" * 70_000})]
+        with pytest.raises(RemoteError, match="where more sessions are"):
+            session.sessions(None)
+
+
 def test_a_server_without_sessions_says_so() -> None:
     with FlakyAgent(features=None) as agent, Session("s", agent_url=agent.url) as session:
         for look in (session.history, session.sessions, session.info):
-            with pytest.raises(RemoteError, match="does not show its sessions"):
+            with pytest.raises(RemoteUnsupported, match="does not show its sessions"):
                 look()
         assert agent.asked == []
 
@@ -266,6 +336,16 @@ def test_an_agent_without_health_is_there_if_its_address_is_known() -> None:
         with pytest.raises(RemoteRefused, match="health") as failed:
             Session("s", agent_url=agent.url)
         assert failed.value.status == 404
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_an_agent_that_is_not_ready_is_not_taken_for_one_without_health(status: int) -> None:
+    with FlakyAgent() as agent:
+        agent.health = refuse(status)
+        with pytest.raises(RemoteRefused, match=f"HTTP {status}: not now") as failed:
+            Session("s", agent_url=agent.url)
+        assert failed.value.status == status
+        assert agent.asked == []
 
 
 @pytest.mark.parametrize("body", [b"OK", b"", b"[]", b'{"features": 7}', b'{"features": [7, null]}', b"\xff"])
@@ -326,6 +406,7 @@ def test_https_where_http_is_spoken_is_an_error() -> None:
         {"agent_url": "http://h/a\r\nX: y"},
         {"agent_url": "http://h/a b"},
         {"agent_url": "http://h:x/a"},
+        {"agent_url": "http://user:secret#x@h/a"},
         {"agent_url": "http://h/a?key=secret"},
         {"agent_url": "http://h/a#part"},
         {"token": "a\r\nX: y"},
@@ -499,9 +580,19 @@ def test_the_fourth_failure_is_the_last(ask: Any) -> None:
 @sync_ways
 def test_a_server_that_knows_no_keys_is_asked_once(ask: Any, plan: Plan) -> None:
     with FlakyAgent(plan, features=None) as agent, Session("s", agent_url=agent.url) as session:
-        with pytest.raises(RemoteError):
+        with pytest.raises(RemoteError) as failed:
             ask(session, "Hello")
         assert len(agent.asked) == 1
+        assert failed.value.idempotency_key is None  # which that server would not heed
+
+
+@sync_ways
+def test_a_refusal_after_a_failure_still_has_the_key(ask: Any) -> None:
+    """The turn may have taken place before the server refused to say more."""
+    with FlakyAgent(reset, refuse(401)) as agent, Session("s", agent_url=agent.url) as session:
+        with pytest.raises(RemoteRefused, match="HTTP 401") as failed:
+            ask(session, "Hello")
+        assert failed.value.idempotency_key == agent.asked[0].key
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500, 501])
@@ -667,6 +758,23 @@ def test_a_stream_may_take_longer_than_the_timeout_as_long_as_it_goes_on() -> No
         assert "".join(session.stream("Hello")) == "abcdefgh"
 
 
+def test_the_time_that_the_caller_takes_for_a_piece_is_its_own() -> None:
+    async def main(session: Session) -> list[str]:
+        loop, late = asyncio.get_running_loop(), 0
+        now, found = loop.time, []
+        loop.time = lambda: now() + late  # type: ignore[method-assign]
+        async with aclosing(session.astream("Hello")) as pieces:
+            async for piece in pieces:
+                late += 100
+                await asyncio.sleep(0)
+                found.append(piece)
+        await session.aclose()
+        return found
+
+    with FlakyAgent() as agent, Session("s", agent_url=agent.url) as session:
+        assert asyncio.run(main(session)) == ["You ", "said: ", "Hello"]
+
+
 def test_a_stream_that_stops_in_the_middle_is_given_up_on() -> None:
     def plan(asked: Asked) -> None:
         asked.begin_events()
@@ -809,6 +917,22 @@ def test_two_restarts_in_one_stream() -> None:
         assert "".join(session.stream("Who are you?")) == "My name is Bot."
 
 
+@pytest.mark.parametrize("cut", [1, 2])
+def test_a_turn_that_brings_its_server_down_each_time_is_given_up_on(cut: int) -> None:
+    with FlakyAgent(*[part(cut), refuse(404)] * 20) as agent, Session("s", agent_url=agent.url) as session:
+        with pytest.raises(RemoteError) as failed:
+            list(session.stream("Who are you?"))
+        assert failed.value.idempotency_key == agent.asked[0].key
+        assert len(agent.said("POST")) < 5
+
+
+def test_a_refusal_in_the_middle_of_a_stream_has_the_key() -> None:
+    with FlakyAgent(part(2), refuse(401)) as agent, Session("s", agent_url=agent.url) as session:
+        with pytest.raises(RemoteRefused, match="HTTP 401") as failed:
+            list(session.stream("Who are you?"))
+        assert failed.value.idempotency_key == agent.asked[0].key
+
+
 @pytest.mark.parametrize("features", [(), ("resume",), ("idempotency",)])
 def test_without_a_promise_a_broken_stream_is_an_error(features: tuple[str, ...]) -> None:
     plans = [part(3), refuse(404)] if "resume" in features else [part(3)]
@@ -835,6 +959,7 @@ def test_an_error_in_a_stream_comes_after_what_was_said() -> None:
         with pytest.raises(RemoteRefused, match="the model is gone") as failed:
             next(pieces)
         assert failed.value.status == 500
+        assert failed.value.idempotency_key == agent.asked[0].key
         assert len(agent.asked) == 1
 
 
@@ -864,8 +989,9 @@ def test_closing_a_stream_early_stops_the_turn() -> None:
         assert len(agent.said("DELETE")) == 2
 
 
+@pytest.mark.parametrize("knows", [True, False], ids=["keys", "no keys"])
 @pytest.mark.parametrize("way", ["chat", "stream"])
-def test_a_cancelled_turn_is_stopped_also_before_its_id_is_known(way: str) -> None:
+def test_a_cancelled_turn_is_stopped_also_before_its_id_is_known(way: str, knows: bool) -> None:
     def first(asked: Asked) -> None:
         asked_for.set()
         hang(asked)
@@ -880,8 +1006,12 @@ def test_a_cancelled_turn_is_stopped_also_before_its_id_is_known(way: str) -> No
         await session.aclose()
 
     asked_for = threading.Event()
-    with FlakyAgent(first, slow) as agent, Session("s", agent_url=agent.url) as session:
+    features = ALL if knows else ("resume", "sessions")
+    with FlakyAgent(first, slow, features=features) as agent, Session("s", agent_url=agent.url) as session:
         asyncio.run(main(session))
+        if not knows:  # asking for its id would be a second turn
+            assert len(agent.asked) == 1
+            return
         post, again, stop = agent.asked
         assert (again.method, again.key, again.raw) == ("POST", post.key, post.raw)
         assert (stop.method, stop.path) == ("DELETE", "/agent/turns/t")
@@ -919,7 +1049,7 @@ def test_many_threads_and_a_loop_use_one_session_at_once() -> None:
         assert len({asked.key for asked in agent.asked}) == 40
 
 
-def test_a_session_can_be_made_without_blocking_the_loop() -> None:
+def test_a_session_can_be_made_without_blocking_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(agent: FlakyAgent) -> None:
         beats = 0
 
@@ -930,9 +1060,11 @@ def test_a_session_can_be_made_without_blocking_the_loop() -> None:
                 await asyncio.sleep(0)
 
         heart_task = asyncio.create_task(heart())
+        monkeypatch.setattr(background, "run", None)  # a call there could not be cancelled from here
         agent.health = lambda asked: (agent.stopping.wait(0.2), asked.answer({"status": "ok", "features": list(ALL)}))
         async with await Session.aconnect(agent.url, "s", "alice", timeout=20) as session:
             assert beats > 10
+            monkeypatch.undo()
             assert (session.session_id, session.user_id, session.timeout) == ("s", "alice", 20)
             assert await session.asend_message("Hello") == "You said: Hello"
         heart_task.cancel()
@@ -992,8 +1124,24 @@ def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None
         assert agent.asked[0].headers["host"] == "far.example"
 
 
-@pytest.mark.parametrize("proxy", ["gopher://x", "socks5://127.0.0.1:1"])
+@pytest.mark.parametrize("proxy", ["gopher://x", "socks5://127.0.0.1:1", "http://user:secret#x@proxy:8080"])
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises((ConfigError, ImportError), match=r"HTTP_PROXY|SOCKS"):
+    with pytest.raises((ConfigError, ImportError), match=r"HTTP_PROXY|SOCKS") as failed:
         Session("s", agent_url=nobody())
+    assert "secret" not in "".join(traceback.format_exception(failed.value))
+
+
+def test_a_forked_child_that_leaves_a_stream_does_not_wait_for_it() -> None:
+    """The thread that would end the stream is in the parent, which goes on with it."""
+    with warnings.catch_warnings(), FlakyAgent() as agent, Session("s", agent_url=agent.url) as session:
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's own: forking a process that has threads
+        pieces = session.stream("Hello")
+        found = [next(pieces)]
+        child = os.fork()
+        if child == 0:
+            pieces.close()  # type: ignore[attr-defined]
+            os._exit(0)
+        found += pieces
+        assert found == ["You ", "said: ", "Hello"]
+        assert os.waitpid(child, 0) == (child, 0)

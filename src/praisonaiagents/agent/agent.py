@@ -15,7 +15,7 @@ import copy
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -374,11 +374,14 @@ class Agent:
         """`close` on the running event loop."""
         import asyncio
 
-        if self._conversation is not None:
-            await self._conversation.close()
-        if self._models is not None:
-            await self._models.aclose()
-        await asyncio.to_thread(self.close)
+        async with AsyncExitStack() as steps:
+            steps.push_async_callback(asyncio.to_thread, self.close)
+            if self._models is not None:
+                steps.push_async_callback(self._models.aclose)
+            if self._conversation is not None:
+                steps.push_async_callback(self._conversation.close)
+            while self._at_close:
+                steps.push_async_callback(asyncio.to_thread, self._at_close.pop())
 
     def __enter__(self) -> Agent:
         return self

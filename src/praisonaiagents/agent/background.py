@@ -67,7 +67,9 @@ class Call(Generic[T]):
         self._loop.call_soon_threadsafe(self._start)
 
     def cancel(self) -> None:
-        """Ask the coroutine to stop, and wait until it has."""
+        """Ask the coroutine to stop, and wait until it has. In a forked child it goes on: it runs in the parent."""
+        if self._loop is not _loops.get(os.getpid()):
+            return
         self._loop.call_soon_threadsafe(self._stop)
         if not _on_loop(self._loop):  # there it is the garbage collector that closes an iterator
             concurrent.futures.wait([self.ended])
@@ -96,9 +98,9 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     call = Call(coroutine)
     try:
         return call.ended.result()
-    except KeyboardInterrupt:
-        call.cancel()
-        raise
+    finally:
+        if not call.ended.done():  # Ctrl-C, or what a signal's handler raises
+            call.cancel()
 
 
 def iterate(start: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> Generator[str, None, T]:
@@ -134,7 +136,7 @@ class PerLoop(Generic[T]):
     async def get(self) -> T:
         """The running loop's."""
         loop = asyncio.get_running_loop()
-        for ended in [known for known in self._held if known.is_closed()]:
+        for ended in [known for known in list(self._held) if known.is_closed()]:
             self._held.pop(ended, None)
             self._entering.pop(ended, None)
         if loop not in self._held:
@@ -146,8 +148,10 @@ class PerLoop(Generic[T]):
 
     def close(self) -> None:
         """Leave all. What belongs to the background loop is left before this returns, the rest as soon as its loop can."""
-        while self._held:
-            loop, (_, holder) = self._held.popitem()
+        for loop in list(self._held):
+            _, holder = self._held.pop(loop, (None, None))
+            if holder is None:
+                continue  # another thread was faster
             self._leaving.add(holder)
             if loop is _loops.get(os.getpid()) and not _on_loop(loop):
                 run(self._leave(holder))

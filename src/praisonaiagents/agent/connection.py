@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import quote
-from weakref import WeakKeyDictionary
 
 import httpx2
 import msgspec
@@ -40,9 +39,11 @@ _LONGEST_BACKOFF_S = 4.0
 _SILENT_S = 40.0  # a stream that lives says something every 15 s
 _ERROR_BYTES = 64 * 1024
 _ERROR_SHOWN = 300  # characters
+_SHORTEST_HIDDEN = 4  # characters of a header or a name: hiding shorter ones would make riddles of errors
 
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
+_LOGIN = re.compile(r"//[^/?#]*@")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -66,12 +67,18 @@ _TRY_NEXT = "check the address, that the agent is running, and the firewalls bet
 
 
 class Failed(Exception):
-    """One attempt failed. `sent`: the agent may have seen the request. `passing`: the next attempt may do better."""
+    """One attempt failed.
 
-    def __init__(self, error: RemoteError, *, sent: bool, passing: bool = True, wait_s: float = 0) -> None:
+    sent: the agent may have seen the request. refused: it did, and did nothing. passing: the next attempt may do better.
+    """
+
+    def __init__(
+        self, error: RemoteError, *, sent: bool, refused: bool = False, passing: bool = True, wait_s: float = 0
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.sent = sent
+        self.begun = sent and not refused
         self.passing = passing
         self.wait_s = wait_s
 
@@ -80,8 +87,12 @@ class Patience:
     """How long an answer is waited for, and how often it is asked for again. timeout_s: None waits for ever."""
 
     def __init__(self, timeout_s: float | None) -> None:
-        self.ends = None if timeout_s is None else _now() + timeout_s
         self._failures = {False: 0, True: 0}  # True: while it was away
+        self.renew(timeout_s)
+
+    def renew(self, timeout_s: float | None) -> None:
+        """The time begins anew. Failures stay counted, since a server may fail at the same point each time."""
+        self.ends = None if timeout_s is None else _now() + timeout_s
 
     async def pause(self, failed: Failed, *, was_there: bool = False) -> bool:
         """Wait before the next attempt. False if there shall be none, or if no time is left for it.
@@ -102,20 +113,17 @@ class Patience:
 class Connection:
     """Requests to the agent at `url`, for one user. Making one connects to nothing; `shown` is the address without secrets.
 
-    timeout_s: for whoever asks, how long an answer is waited for. Raises `ConfigError` and `ConfigTypeError` for an address,
-    headers or a token that cannot be sent.
+    `timeout_s` says how long an answer is waited for. Raises `ConfigError` and `ConfigTypeError` for an address, headers or a
+    token that cannot be sent.
     """
 
-    def __init__(
-        self, url: str, user_id: str, timeout_s: float | None, headers: Mapping[str, str] | None, token: str | None
-    ) -> None:
+    def __init__(self, url: str, user_id: str, headers: Mapping[str, str] | None, token: str | None) -> None:
         self._base, login = _parsed(url)
         self.shown = self._base
-        self.timeout_s = timeout_s
+        self.timeout_s: float | None = None
         self.features: frozenset[str] = frozenset()
-        self._secrets = [secret for secret in (token, *(login or ())) if secret]
         self._clients = PerLoop(partial(_client, _all_headers(headers, token, user_id, login), login))
-        self._making: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._secrets = _secrets(headers or {}, token, login)
 
     async def probe(self) -> None:
         """Ask for the agent's health, once. What it says it can do is in `features` afterwards."""
@@ -131,13 +139,15 @@ class Connection:
             if response.status_code == 200:
                 self.features = _features(await self.whole(response))
                 return
+            if response.status_code in _PASSING:  # it has a health, which says no more at the moment
+                raise self.refusal(response, await self._beginning(response))
         async with self.attempt("HEAD", "") as response:
             if response.status_code not in (200, 405):
                 raise self.refusal(response, "")
 
     async def answer(self, method: str, path: str, **request: Any) -> str:
         """The body of the answer to a request, which is sent again where that helps and is safe. Raises `RemoteError`."""
-        patience, key, sent = Patience(self.timeout_s), request.get("key"), False
+        patience, key, begun = Patience(self.timeout_s), request.get("key"), False
         async with self.in_time("no answer from", patience, key):
             while True:
                 try:
@@ -145,26 +155,21 @@ class Connection:
                         await self.check(response)
                         return await self.whole(response)
                 except Failed as failed:
-                    sent = sent or failed.sent
+                    begun = begun or failed.begun
                     again = self.may_repeat(failed, reading=method != "POST")
-                    if not (again and await patience.pause(failed, was_there=sent)):
-                        raise self.given_up(failed, key if sent else None)  # noqa: B904 - it has its own cause
+                    if not (again and await patience.pause(failed, was_there=begun)):
+                        raise self.with_key(failed.error, key if begun else None)  # noqa: B904 - it has its own cause
 
     def may_repeat(self, failed: Failed, *, reading: bool = False) -> bool:
         """True if the same request can be sent again, and nothing happens twice."""
         return failed.passing and (reading or not failed.sent or "idempotency" in self.features)
 
-    def given_up(self, failed: Failed, key: str | None) -> RemoteError:
-        """The error to raise. key: of the turn, if it may have taken place."""
-        error = failed.error
-        if key is not None and (error.status or 500) >= 500:  # below, the request was refused
+    def with_key(self, error: RemoteError, key: str | None) -> RemoteError:
+        """The error; it says how to ask for the turn of this key, where the server knows keys. None: there is no turn."""
+        if key is not None and "idempotency" in self.features:
             error.idempotency_key = key
-            error.args = (f"{error}{self._how_to_get_it(key)}",)
+            error.args = (f"{error}; ask again with idempotency_key={key!r} for what became of the turn there",)
         return error
-
-    def _how_to_get_it(self, key: str | None) -> str:
-        known = key is not None and "idempotency" in self.features
-        return f"; ask again with idempotency_key={key!r} to get the answer of the turn there" if known else ""
 
     @asynccontextmanager
     async def attempt(
@@ -239,16 +244,15 @@ class Connection:
         said = f": {text}" if (text := self._said(body)) else ""
         advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
         if response.is_redirect:
-            place = _CONTROL.sub(" ", response.headers.get("location", "")).partition("?")[0]
-            advice = f"; it is said to be at {place[:_ERROR_SHOWN]}: if you trust that, make it agent_url"
+            place = self._shortened(_LOGIN.sub("//", response.headers.get("location", "")).partition("?")[0])
+            advice = f"; it is said to be at {place}: if you trust that, make it agent_url"
         text = f"the agent at {self.shown} answered HTTP {status}{said}{advice}"
         wait_s = _seconds(response.headers.get("retry-after", ""))
         error = RemoteRefused(text, self.shown, status=status)
-        try:
-            response.raise_for_status()
-        except httpx2.HTTPStatusError as exc:
-            error.__cause__ = exc
-        return Failed(error, sent=True, passing=status in _PASSING and not ended, wait_s=wait_s)
+        # not as the library words it: that quotes the place of a redirect
+        error.__cause__ = httpx2.HTTPStatusError(f"HTTP {status}", request=response.request, response=response)
+        refused = status < 500 and not ended
+        return Failed(error, sent=True, refused=refused, passing=status in _PASSING and not ended, wait_s=wait_s)
 
     def told(self, data: Mapping[str, Any]) -> RemoteRefused:
         """The error that ended a turn, as an event tells it."""
@@ -279,8 +283,7 @@ class Connection:
             if isinstance(exc, RemoteError) or not limit.expired():
                 raise
             text = f"{what} the agent at {self.shown} within {self.timeout_s:g} s; raise timeout=, or {_TRY_NEXT}"
-            text += self._how_to_get_it(key)
-            raise RemoteTimeout(text, self.shown, key) from exc
+            raise self.with_key(RemoteTimeout(text, self.shown), key) from exc
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -302,17 +305,15 @@ class Connection:
         return self._shortened(str(exc)) or type(exc).__name__
 
     async def _client(self) -> httpx2.AsyncClient:
-        lock = self._making.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-        async with lock:
-            try:
-                return await self._clients.get()
-            except ImportError as exc:
-                raise MissingDependency("a SOCKS proxy", "socks", "httpx2") from exc
-            except (OSError, ValueError) as exc:
-                raise ConfigError(
-                    f"the connection cannot be set up ({type(exc).__name__}): check the variables HTTP_PROXY, HTTPS_PROXY, "
-                    "ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
-                ) from exc
+        try:
+            return await self._clients.get()
+        except ImportError as exc:
+            raise MissingDependency("a SOCKS proxy", "socks", "httpx2") from exc
+        except (OSError, ValueError, httpx2.InvalidURL) as exc:  # the last quotes a proxy's password
+            raise ConfigError(
+                f"the connection cannot be set up ({type(exc).__name__}): check the variables HTTP_PROXY, HTTPS_PROXY, "
+                "ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+            ) from (None if isinstance(exc, httpx2.InvalidURL) else exc)
 
     def close(self) -> None:
         """Close the connections. Calling it twice is harmless; the next request opens new ones."""
@@ -355,6 +356,14 @@ def _client(headers: dict[str, str], login: tuple[str, str] | None) -> httpx2.As
     return httpx2.AsyncClient(headers=headers, auth=auth, timeout=None, follow_redirects=False)
 
 
+def _secrets(headers: Mapping[str, str], token: str | None, login: tuple[str, str] | None) -> list[str]:
+    """What no error may show, the longest first. Of `Authorization: Bearer x` it is the `x`, too."""
+    name, password = login or ("", "")
+    texts = [name, *headers.values(), *(value.split()[-1] for value in headers.values() if value)]
+    always = [text for text in (token, password) if text]
+    return sorted({*always, *(text for text in texts if len(text) >= _SHORTEST_HIDDEN)}, key=len, reverse=True)
+
+
 def _parsed(url: Any) -> tuple[str, tuple[str, str] | None]:
     """(the address without a login, its login)."""
     if not isinstance(url, str):
@@ -365,8 +374,8 @@ def _parsed(url: Any) -> tuple[str, tuple[str, str] | None]:
         )
     try:
         parsed = httpx2.URL(url if "://" in url else f"http://{url}")
-    except httpx2.InvalidURL as exc:
-        raise ConfigError("agent_url is no address; one is 'http://127.0.0.1:8000/agent'") from exc
+    except httpx2.InvalidURL:  # which may quote a password
+        raise ConfigError("agent_url is no address; one is 'http://127.0.0.1:8000/agent'") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError("agent_url begins with http:// or https:// and a host; one is 'http://127.0.0.1:8000/agent'")
     if parsed.query or parsed.fragment:

@@ -22,17 +22,27 @@ from urllib.parse import quote
 import httpx2
 
 from praisonaiagents.agent.connection import EVENTS, LIMIT_BYTES, Connection, Failed, Patience, decoded
-from praisonaiagents.errors import ConfigError, ConfigTypeError, InvalidMessage, RemoteError, RemoteRefused
+from praisonaiagents.errors import (
+    ConfigError,
+    ConfigTypeError,
+    InvalidMessage,
+    RemoteError,
+    RemoteRefused,
+    RemoteUnsupported,
+)
 from praisonaiagents.session.uncut import uncut
 
 _PAGE = 100
 _STOP_S = 5.0
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_LONGEST_NAME = 1000  # characters of what a server calls a turn or a place in a list
+_NAME = re.compile(rf"[\x21-\x7e]{{1,{_LONGEST_NAME}}}")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _SET_BY_US = ("query", "session_id", "user_id", "stream")
 
 
 class RemoteSession:
-    """One session of one user, seen from here. timeout_s: how long an answer, or the next piece of one, is waited for.
+    """One session of one user, seen from here.
 
     All of it raises `RemoteError` and its children when the agent cannot be asked.
     """
@@ -42,13 +52,26 @@ class RemoteSession:
         url: str,
         session_id: str,
         user_id: str,
-        timeout_s: float | None,
         headers: Mapping[str, str] | None,
         token: str | None,
     ) -> None:
-        self.connection = Connection(url, user_id, timeout_s, headers, token)
+        self.connection = Connection(url, user_id, headers, token)
         self._who = {"session_id": session_id, "user_id": user_id}
         self._path = f"/sessions/{_segment(session_id)}"
+
+    def wait_for(self, timeout_s: float | None) -> None:
+        """How long an answer, or the next piece of one, is waited for; None: for ever."""
+        if timeout_s == 0:
+            raise ConfigError("timeout of a remote session is a number of seconds above 0, or None")
+        self.connection.timeout_s = timeout_s
+
+    async def reach(self) -> None:
+        """Ask whether the agent is there. What it can do is known afterwards."""
+        try:
+            await self.connection.probe()
+        except BaseException:
+            self.close()
+            raise
 
     async def chat(self, message: str, settings: dict[str, Any], key: str | None = None) -> str:
         """The answer to a message."""
@@ -135,18 +158,20 @@ class RemoteSession:
                     while not turn.over:
                         async with self.connection.in_time("nothing more from", patience, turn.key):
                             event = await anext(events)
-                        patience = Patience(self.connection.timeout_s)
                         piece = turn.take(event)
                         if piece:
                             yield piece
+                            patience = Patience(self.connection.timeout_s)  # not before: the caller takes its own time
+                        patience.renew(self.connection.timeout_s)
             except Failed as failed:
-                if not (turn.can_go_on(failed) and await patience.pause(failed, was_there=turn.sent)):
-                    raise self.connection.given_up(failed, turn.key if turn.sent else None)  # noqa: B904
+                if not (turn.can_go_on(failed) and await patience.pause(failed, was_there=turn.begun)):
+                    raise self.connection.with_key(failed.error, turn.key if turn.begun else None)  # noqa: B904
 
     async def _events(self, turn: _Turn) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
         """What one connection brings. Raises `Failed`, also where it ends before the turn does."""
         async with self._opened(turn) as response:
             if _is_stream(response):
+                response.encoding = "utf-8"  # events always are, whatever is said
                 async for event in httpx2.EventSource(response, LIMIT_BYTES):
                     yield event
                 raise self.connection.failed("the connection broke in the middle of an answer")
@@ -167,7 +192,8 @@ class RemoteSession:
 
     async def _stop(self, turn: _Turn) -> None:
         """Nobody waits for the answer any more. Who has left does not want to hear of a failure."""
-        if turn.over or "resume" not in self.connection.features:
+        needed = {"resume"} if turn.id else {"resume", "idempotency"}
+        if turn.over or not needed <= self.connection.features:
             return
         with suppress(Exception):
             async with asyncio.timeout(_STOP_S):
@@ -195,19 +221,21 @@ class RemoteSession:
                 await self.connection.answer("GET", path, params=params | ({asked_by: str(at)} if at else {}))
             )
             rows = body.get(what) if isinstance(body, dict) else None
-            if not isinstance(rows, list):
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise self.connection.failed(f"its answer has no {what}").error
             pages.append(rows)
             left = None if left is None else left - len(rows)
             before, at = at, body.get(told_by)
-            if not at or at == before:
+            if not rows or not at or at == before:
                 break
+            if len(str(at)) > _LONGEST_NAME:
+                raise self.connection.failed(f"its answer does not say where more {what} are").error
         return pages
 
     def _check_shown(self) -> None:
         if "sessions" not in self.connection.features:
             shown = self.connection.shown
-            raise RemoteError(
+            raise RemoteUnsupported(
                 f"the agent at {shown} does not show its sessions; only chat and stream work with it", shown
             )
 
@@ -220,7 +248,7 @@ class _Turn:
         self.key = key
         self.id: str | None = None
         self.over = False
-        self.sent = False
+        self.begun = False
         self._connection = connection
         self._number = 0  # of the last event
         self._yielded = ""  # before the turn was asked for again
@@ -234,26 +262,26 @@ class _Turn:
 
     def take(self, event: httpx2.ServerSentEvent) -> str:
         """The text that an event adds to the answer, as far as it was not yielded before."""
-        self.sent = True
+        self.begun = True
         if self._is_known(event.id):
             return ""
         data = decoded(event.data)
         if not isinstance(data, dict):
             return ""
         if event.event == "turn":
-            self.id = str(data.get("turn_id"))
+            self.id = self._checked_id(data.get("turn_id"))
         elif event.event == "text":
             return self._new(str(data.get("text", "")))
         elif event.event == "done":
             return self._end(str(data.get("response", "")))
         elif event.event == "error":
             self.over = True
-            raise self._connection.told(data)
+            raise self._connection.with_key(self._connection.told(data), self.key)
         return ""
 
     def can_go_on(self, failed: Failed) -> bool:
         """True if the rest of the answer can be asked for, and nothing happens twice."""
-        self.sent = self.sent or failed.sent
+        self.begun = self.begun or failed.begun
         features = self._connection.features
         if self.id is not None and ("resume" not in features or failed.error.status == 404):
             self._begin_again()
@@ -269,13 +297,18 @@ class _Turn:
     def _is_known(self, event_id: str) -> bool:
         """True for an event that came already. Raises if one is missing before it."""
         number = event_id.rpartition(".")[2]
-        if not (number.isascii() and number.isdigit()):
+        if not _NUMBER.fullmatch(number):
             return False
         if int(number) > self._number + 1:
             raise self._broken("a piece of its answer was lost")
         known = int(number) <= self._number
         self._number = max(self._number, int(number))
         return known
+
+    def _checked_id(self, turn_id: Any) -> str:
+        if not (isinstance(turn_id, str) and _NAME.fullmatch(turn_id)):
+            raise self._broken("it does not say which turn this is")
+        return turn_id
 
     def _new(self, piece: str) -> str:
         known = self._yielded[self._length : self._length + len(piece)]
@@ -295,7 +328,7 @@ class _Turn:
         return rest
 
     def _broken(self, what: str) -> RemoteError:
-        return self._connection.given_up(self._connection.failed(what), self.key)
+        return self._connection.with_key(self._connection.failed(what).error, self.key)
 
 
 def _segment(name: str) -> str:

@@ -68,7 +68,7 @@ class Session:
         agent_url: str | None = None,
         memory_config: Any = None,
         knowledge_config: Any = None,
-        timeout: float = 30,
+        timeout: float | None = 30,
         session_ttl: float | None = None,
         *,
         db: str | None = None,
@@ -94,7 +94,10 @@ class Session:
         self._memory: Memory | None = None
         self._knowledge: Memory | None = None
         if agent_url is not None:
-            self._connect(agent_url, headers, token, local=(db, memory_config, knowledge_config))
+            from praisonaiagents.agent import background
+
+            remote = self._point_to(agent_url, headers, token, local=(db, memory_config, knowledge_config))
+            background.run(remote.reach())
         elif headers is not None or token is not None:
             raise ConfigError("headers= and token= are sent to a remote agent: pass its agent_url= too")
 
@@ -117,18 +120,32 @@ class Session:
 
     @timeout.setter
     def timeout(self, seconds: float | None) -> None:
-        self._timeout = _checked_seconds("timeout", seconds)
+        checked = _checked_seconds("timeout", seconds)
         if self._remote is not None:
-            self._remote.connection.timeout_s = self._timeout
+            self._remote.wait_for(checked)
+        self._timeout = checked
 
     @classmethod
     async def aconnect(
-        cls, agent_url: str, session_id: str | None = None, user_id: str | None = None, **settings: Any
+        cls,
+        agent_url: str,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = None,
+        **settings: Any,
     ) -> Session:
         """`Session(agent_url=...)` without blocking the event loop while the agent is asked whether it is there."""
         import asyncio
 
-        return await asyncio.to_thread(cls, session_id, user_id, agent_url, **settings)
+        session = cls(session_id, user_id, **settings)
+        local = [settings.get(name) for name in ("db", "memory_config", "knowledge_config")]
+        remote = await asyncio.to_thread(
+            session._point_to, agent_url, headers, token, local
+        )  # it loads the HTTP library
+        await remote.reach()
+        return session
 
     def chat(self, message: str, *, idempotency_key: str | None = None, **settings: Any) -> str:
         """Say something to the remote agent and return its answer. settings: passed on to it.
@@ -197,22 +214,19 @@ class Session:
         """`info` on the running event loop."""
         return await self._far("ainfo").info()
 
-    def _connect(self, url: str, headers: Mapping[str, str] | None, token: str | None, local: tuple[Any, ...]) -> None:
+    def _point_to(
+        self, url: str, headers: Mapping[str, str] | None, token: str | None, local: Sequence[Any]
+    ) -> RemoteSession:
+        """Make it the session of an agent on another machine, which is not asked for yet."""
         if any(setting is not None for setting in local):
             raise ConfigError(
                 "a remote agent keeps its sessions and memories itself: leave out db= and the configurations"
             )
-        if self.timeout == 0:
-            raise ConfigError("timeout of a remote session is a number of seconds above 0, or None")
-        from praisonaiagents.agent import background
         from praisonaiagents.agent.remote import RemoteSession
 
-        self._remote = RemoteSession(url, self.session_id, self.user_id, self.timeout, headers, token)
-        try:
-            background.run(self._remote.connection.probe())
-        except BaseException:
-            self._remote.close()
-            raise
+        self._remote = RemoteSession(url, self.session_id, self.user_id, headers, token)
+        self._remote.wait_for(self.timeout)
+        return self._remote
 
     def _far(self, method: str) -> RemoteSession:
         if self._remote is None:

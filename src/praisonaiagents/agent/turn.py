@@ -41,6 +41,7 @@ from praisonaiagents.session.uncut import in_thread, uncut
 Emit = Callable[[str], None]
 Stored = Callable[[Message], None]
 Watch = Callable[[str, int, int], object]
+Why = Callable[[], str | None]
 _RETRIES = 2  # of a tool call whose arguments do not fit
 _INTERRUPTIONS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
@@ -67,6 +68,7 @@ async def take_turn(
     run_id: str | None = None,
     results: Sequence[Message] = (),
     elsewhere: Sequence[ToolDefinition] = (),
+    why: Why = lambda: None,
 ) -> str:
     """Say `prompt` to the model and return its answer.
 
@@ -76,6 +78,7 @@ async def take_turn(
         once, and the model is asked for the rest.
     results: of tools that the caller ran, said before the prompt; `prompt` may be None then.
     elsewhere: tools that the caller runs: a call of one ends the turn, and its result begins the next.
+    why: asked when the turn is interrupted; what it says is stored with the mark, as the kind of an error is.
 
     Raises `ModelError` when the model does not answer, `InvalidMessage` for a prompt no model can be sent, and what the
     storage engine raises.
@@ -87,7 +90,7 @@ async def take_turn(
     more: dict[str, Any] = {}
     if elsewhere:
         more = {"toolsets": [ExternalToolset(list(elsewhere))], "output_type": [str, DeferredToolRequests]}
-    turn = _Turn(conversation, emit, stored, run_id)
+    turn = _Turn(conversation, emit, stored, run_id, why)
     await in_thread(conversation.refresh)
     async with turn.ended_well():
         await turn.begin(results, prompt, memory.metadata() if memory else {})
@@ -150,7 +153,7 @@ class _Turn:
     """What one turn has said so far."""
 
     def __init__(
-        self, conversation: Conversation, emit: Emit | None, stored: Stored | None, run_id: str | None
+        self, conversation: Conversation, emit: Emit | None, stored: Stored | None, run_id: str | None, why: Why
     ) -> None:
         self.run_id = run_id or f"run-{os.urandom(6).hex()}"
         self._is_named = run_id is not None
@@ -161,6 +164,7 @@ class _Turn:
         self._conversation = conversation
         self._emit = emit
         self._stored = stored
+        self._why = why
 
     async def begin(self, results: Sequence[Message], prompt: Content, metadata: dict[str, Any]) -> None:
         if self._is_named and self._conversation.has_run(self.run_id):
@@ -248,7 +252,8 @@ class _Turn:
 
     async def _mark(self, status: str, error: BaseException) -> None:
         """Store the mark. The error's kind is kept, not its text, which may quote a key or a message."""
-        metadata = {"error": type(error).__name__} if status == "failed" else {}
+        kind = type(error).__name__ if status == "failed" else self._why()
+        metadata = {"error": kind} if kind else {}
         code = getattr(error, "status_code", None)
         if isinstance(code, int):
             metadata["status_code"] = str(code)

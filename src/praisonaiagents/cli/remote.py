@@ -23,7 +23,7 @@ from praisonaiagents.cli.output import (
     when,
 )
 from praisonaiagents.cli.place import given, named, within
-from praisonaiagents.errors import RemoteError, RemoteRefused, SessionNotFound
+from praisonaiagents.errors import RemoteUnsupported, SessionNotFound
 
 if TYPE_CHECKING:
     from praisonaiagents.agent.session import Session
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 TOKEN = "PRAISONAI_REMOTE_TOKEN"  # noqa: S105 - its name
-_PATIENCE_S = 600  # for an answer; a server that is gone is noticed earlier
+_PATIENCE_S = 600  # for an answer, which a model may need minutes for
 _TAB_S = 2.0
 _COMPLETED = 200
 
@@ -58,9 +58,7 @@ def connected(url: str, session_id: str | None, user: str | None) -> Session:
     """The session there. Raises `RemoteError` if no agent is there."""
     from praisonaiagents.agent.session import Session
 
-    session = Session(session_id, user, url, token=os.environ.get(TOKEN) or None)
-    session.timeout = _PATIENCE_S
-    return session
+    return Session(session_id, user, url, token=os.environ.get(TOKEN) or None)
 
 
 def start(url: str, session_id: str | None, user: str | None) -> None:
@@ -68,7 +66,7 @@ def start(url: str, session_id: str | None, user: str | None) -> None:
     from praisonaiagents.cli.chat import talk
 
     with connected(url, session_id, user) as session:
-        talk(_RemoteTalk(session))
+        talk(_RemoteTalk(session, url))
 
 
 def resume(url: str, session_id: str, prompt: str | None, user: str | None) -> None:
@@ -78,7 +76,7 @@ def resume(url: str, session_id: str, prompt: str | None, user: str | None) -> N
     if prompt is not None:
         check_prompt(prompt)
     with connected(url, session_id, user) as session:
-        with_ = _RemoteTalk(session)
+        with_ = _RemoteTalk(session, url)
         with_.check_there()
         if prompt is None:
             talk(with_)
@@ -141,17 +139,15 @@ def completed(url: str, user: str | None, incomplete: str) -> list[str]:
 class _RemoteTalk:
     """With an agent on another machine."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, url: str) -> None:
         self._session = session
+        self._url = url
         self._history: list[dict[str, Any]] | None = None
         try:
             self._info, self._is_shown = session.info(), True
-        except RemoteRefused:
-            raise
-        except RemoteError as exc:
-            if exc.__cause__ is not None:  # it was asked, and that failed
-                raise
+        except RemoteUnsupported:
             self._info, self._is_shown = None, False
+        session.timeout = _PATIENCE_S
 
     def check_there(self) -> None:
         """Raise `SessionNotFound` if the server says that there is no such session."""
@@ -203,8 +199,11 @@ class _RemoteTalk:
     def how_to_resume(self) -> str:
         from shlex import quote
 
+        from praisonaiagents.storage.registry import masked
+
         place = f" --remote {quote(self._session.agent_url or '')}"
-        return safe(f"praisonai session resume{place}{named(self._session.session_id, self._session.user_id)}")
+        note = " (with the login in its address, which is not shown here)" if masked(self._url) != self._url else ""
+        return safe(f"praisonai session resume{place}{named(self._session.session_id, self._session.user_id)}{note}")
 
     def _before(self) -> list[dict[str, Any]]:
         """The newest messages that there were when the chat began."""
@@ -232,7 +231,14 @@ def _user(session: Session) -> str | None:
 
 def _shown(message: dict[str, Any]) -> dict[str, Any]:
     """A message of a server that may be of another make."""
-    return {**message, "role": str(message.get("role", "?")), "content": message.get("content")}
+    calls = message.get("tool_calls")
+    calls = [call for call in calls if _is_call(call)] if isinstance(calls, list) else []
+    said = {"role": str(message.get("role", "?")), "content": message.get("content")}
+    return {**message, **said, "tool_calls": calls}
+
+
+def _is_call(call: Any) -> bool:
+    return isinstance(call, dict) and isinstance(call.get("function"), dict)
 
 
 def _row(row: dict[str, Any]) -> list[str]:
@@ -248,5 +254,5 @@ def _text(row: dict[str, Any], name: str) -> str:
 def _time(row: dict[str, Any], name: str) -> str:
     try:
         return when(_text(row, name))
-    except ValueError:
+    except (ValueError, OverflowError):
         return _text(row, name)
