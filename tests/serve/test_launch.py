@@ -162,6 +162,16 @@ def test_an_agent_that_cannot_be_shared_is_refused(make_agent: Callable[..., Age
         make_agent("Other", llm="openai/gpt-4o").launch(port=0, block=False)
 
 
+def test_an_agent_that_cannot_be_made_ready_is_not_served(
+    launched: Callable[..., Server], make_agent: Callable[..., Agent]
+) -> None:
+    server = launched("/one")
+    other = make_agent("Other", llm="openai/gpt-4o")
+    with pytest.raises(ConfigError, match="key"):
+        other.launch("/two", server.port, block=False)
+    assert httpx2.get(server.url).json()["endpoints"] == ["/one"]
+
+
 def test_sessions_go_where_the_server_was_told(launched: Callable[..., Server], tmp_path: Path) -> None:
     server = launched(db=f"sqlite:///{tmp_path}/served.db")
     ask(server.url + "/agent", session_id="s")
@@ -193,6 +203,31 @@ def test_readiness_asks_the_engine_and_life_does_not(
     assert (refused.status_code, "secret-host" in refused.text) == (503, False)
     assert httpx2.get(server.url + "/health/live").status_code == 200
     assert httpx2.get(server.url + "/health").status_code == 200
+
+
+def test_a_database_that_hangs_is_told_of_in_time_and_asked_once(
+    launched: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from praisonaiagents.storage.jsonfile import JsonFileEngine
+
+    asked, goes_on = [], threading.Event()
+
+    def hang(*_: object) -> None:
+        asked.append(1)
+        goes_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(JsonFileEngine, "get", hang)
+    ready = launched().url + "/health/ready"
+    try:
+        with monkeypatch.context() as impatient:
+            impatient.setattr("praisonaiagents.serve.health._PATIENCE_S", 0.0)
+            for _ in range(3):
+                refused = httpx2.get(ready)
+                assert (refused.status_code, refused.json()["type"]) == (503, "EngineTimeout")
+        assert len(asked) == 1
+    finally:
+        goes_on.set()
+    assert httpx2.get(ready).status_code == 200
 
 
 # --- scripts ---

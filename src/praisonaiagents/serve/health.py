@@ -1,7 +1,8 @@
 """Whether the server lives, and whether it can do its work.
 
 Alive: it answers. Ready: the sessions can be reached and it is not about to end, so callers may be sent here. What a reader
-would get wrong: a database that is away for a minute must not get the server killed, so only the second asks for it.
+would get wrong: a database that is away for a minute must not get the server killed, so only the second asks for it. A thread
+that asks a database which hangs cannot be stopped, so all who ask meanwhile wait for the same one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from praisonaiagents import __version__
 from praisonaiagents.model.record import Key
 from praisonaiagents.serve.operation import Ask, Operation
 from praisonaiagents.serve.problems import Problem
-from praisonaiagents.session.uncut import in_thread
 
 _PATIENCE_S = 5.0
 FEATURES = ["idempotency", "resume", "sessions"]
@@ -54,11 +54,13 @@ async def ready(ask: Ask) -> Ready:
     service = ask.place.service
     if service.turns.is_closing:
         raise Problem(503, "the server is ending", "Closing", retry_after_s=5)
-    try:
-        async with asyncio.timeout(_PATIENCE_S):
-            await in_thread(_look, service.store.engine)
-    except TimeoutError as exc:
-        raise Problem(503, "the sessions cannot be reached in time", "EngineTimeout", retry_after_s=1) from exc
+    look = service.look
+    if look is None or look.done():
+        look = service.look = asyncio.get_running_loop().run_in_executor(None, _look, service.store.engine)
+        look.add_done_callback(asyncio.Future.exception)  # so that nobody complains where all have gone
+    if not (await asyncio.wait([look], timeout=_PATIENCE_S))[0]:
+        raise Problem(503, "the sessions cannot be reached in time", "EngineTimeout", retry_after_s=1)
+    look.result()
     return Ready("ready", len(service.turns))
 
 

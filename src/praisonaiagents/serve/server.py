@@ -118,8 +118,11 @@ class Server:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await self.service.open()
-        await self._server.serve(sockets=[self._socket])
+        try:
+            await self.service.open()
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            await self.service.close()
 
     def _run(self) -> None:
         try:
@@ -167,7 +170,11 @@ def launch(
             if settings or db:
                 raise ConfigError(f"the server at port {port} runs already: its settings are those of the first launch")
             at = server.service.add(agent, path)
-            server.load(agent)
+            try:
+                server.load(agent)
+            except BaseException:
+                server.service.remove(at)
+                raise
         if server.made_token and len(server.service.agents) == 1:
             say(f"Others can reach this server, so callers need a token: {server.made_token}")
     agent.on_close(partial(server.withdraw, at))
@@ -178,7 +185,9 @@ def launch(
 
 
 class _Connection(H11Protocol):
-    """A connection on which the headers of a request have to come in time, however slowly they drip in."""
+    """A connection on which nothing drips in for long: neither the headers of a request, nor what is left of one that has
+    its answer already.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -198,8 +207,8 @@ class _Connection(H11Protocol):
         self._unwatch()
 
     def _watch(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._unwatch()
+        if self.conn.their_state is not h11.IDLE and self.conn.our_state is not h11.DONE:
+            self._unwatch()  # it is the app's now
         elif self._deadline is None:
             self._deadline = self.loop.call_later(_HEADER_TIMEOUT_S, self.transport.close)
 
@@ -231,6 +240,7 @@ def config_for(service: Service, *, debug: bool = False) -> uvicorn.Config:
         log_config=None,
         log_level="debug" if debug else "warning",
         access_log=False,
+        lifespan="off",  # what it would do is done around it, so that who launches is told what went wrong
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,

@@ -10,6 +10,7 @@ forgotten at any time.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import warnings
 from collections import OrderedDict
@@ -53,6 +54,7 @@ class Service:
         self.turns = Turns(settings, turn_ended)
         self.rate = Rate(settings.per_minute)
         self.guesses = guesses()
+        self.look: asyncio.Future[None] | None = None  # of `/health/ready` at the sessions: the last one
         self._shared = open_store(db) if db else None
         self._stores: dict[str, SessionStore] = {}
         self._at_hand: OrderedDict[tuple[str, Key], Agent] = OrderedDict()
