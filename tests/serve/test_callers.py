@@ -7,16 +7,19 @@ import hashlib
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from servers.ports import free_port
 
 from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.serve import JWT, Settings
 from praisonaiagents.serve.callers import Callers, read_users
+from praisonaiagents.serve.guard import Rate
 from praisonaiagents.serve.problems import Problem
 
 SECRET = "a-secret-of-more-than-sixty-four-characters-" + "x" * 32
@@ -26,9 +29,20 @@ def who(settings: Settings, token: str | None = None, **headers: str) -> str | N
     """The user that a request with this token is of."""
     sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     if token is not None:
-        sent.append((b"authorization", f"Bearer {token}".encode()))
-    caller = asyncio.run(Callers(settings).caller(sent))
+        sent.append(bearer(token))
+    caller = asyncio.run(Callers(settings).caller(sent, Rate(0), "here"))
     return caller.user_id if caller else None
+
+
+def bearer(token: str) -> tuple[bytes, bytes]:
+    return b"authorization", f"Bearer {token}".encode()
+
+
+@pytest.fixture
+def guesses(monkeypatch: pytest.MonkeyPatch) -> Rate:
+    """Two, and no time passes in which there would be more."""
+    monkeypatch.setattr("praisonaiagents.serve.guard.time", SimpleNamespace(monotonic=lambda: 0.0))
+    return Rate(2)
 
 
 def signed(key: Any = SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **claims: Any) -> str:
@@ -58,8 +72,57 @@ def test_a_function_says_who_it_is() -> None:
     for look in (later, now, lambda token: later(token)):
         assert who(Settings(users=look), "good-token") == "dave"
         assert who(Settings(users=look), "bad-token") is None
-    with pytest.raises(ConfigTypeError, match="int"):
-        who(Settings(users=lambda token: 5), "good-token")
+
+
+def test_a_function_that_fails_is_the_servers_fault(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(token: str) -> str:
+        raise ConfigError(f"nothing is set up for {token}")
+
+    for look, why in ((lambda token: 5, "not int"), (broken, "nothing is set up")):
+        with pytest.raises(Problem, match="the server failed") as failed:
+            who(Settings(users=look), "good-token")
+        assert failed.value.status == 500
+        assert why in caplog.text
+
+
+def test_of_many_guesses_at_once_few_are_looked_up(guesses: Rate) -> None:
+    looked_up: list[str] = []
+
+    async def look(token: str) -> str | None:
+        looked_up.append(token)
+        await asyncio.sleep(0)
+        return None
+
+    async def guess() -> list[Any]:
+        callers = Callers(Settings(users=look))
+        at_once = (callers.caller([bearer(f"guess-{number}")], guesses, "here") for number in range(9))
+        return await asyncio.gather(*at_once, return_exceptions=True)
+
+    answers = asyncio.run(guess())
+    assert looked_up == ["guess-0", "guess-1"]
+    assert answers[:2] == [None, None]
+    assert [answer.status for answer in answers[2:]] == [429] * 7
+
+
+def test_only_a_wrong_token_counts_as_a_guess(guesses: Rate) -> None:
+    def look(token: str) -> str | None:
+        if token == "away-token":
+            raise OSError
+        return {"good-token": "dave"}.get(token)
+
+    async def ask() -> list[str]:
+        callers, told = Callers(Settings(users=look)), []
+        for token in ("good-token", "away-token", "bad-token"):
+            for _ in range(4):
+                try:
+                    caller = await callers.caller([bearer(token)], guesses, "here")
+                    told.append(caller.user_id if caller else "nobody")
+                except Problem as problem:
+                    told.append(str(problem.status))
+        assert await callers.caller([], guesses, "here") is None
+        return told
+
+    assert asyncio.run(ask()) == ["dave"] * 4 + ["500"] * 4 + ["nobody"] * 2 + ["429"] * 2
 
 
 def test_the_servers_own_token_beside_those_of_users() -> None:
@@ -138,6 +201,13 @@ def test_keys_of_an_identity_provider() -> None:
     assert who(by_key, forged) is None
 
 
+def test_a_provider_that_is_away_makes_no_token_wrong() -> None:
+    away = Settings(users=JWT(jwks_url=f"http://127.0.0.1:{free_port()}/keys"))
+    with pytest.raises(Problem) as failed:
+        who(away, signed(headers={"kid": "k1"}))
+    assert (failed.value.status, failed.value.headers) == (503, {"Retry-After": "5"})
+
+
 def test_a_file_of_users() -> None:
     assert read_users('{"alice": "alices-token", "bob": ["bobs-one-1", "bobs-two-2"]}') == {
         "alices-token": "alice",
@@ -170,6 +240,10 @@ def test_a_file_of_users() -> None:
         ({"max_turns": "many"}, "number"),
         ({"turn_timeout_s": float("nan")}, "from 0"),
         ({"hosts": "example.com"}, "list"),
+        ({"origins": ["*"]}, r"such as \"https://app.example.com\", not '\*'"),
+        ({"origins": ["https://*.example.com"]}, "such as"),
+        ({"origins": ["app.example.com"]}, "such as"),
+        ({"origins": ["null"]}, "such as"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_at_once(given: dict[str, Any], why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import httpx2
 import pytest
 
 from praisonaiagents import Agent
-from praisonaiagents.serve import Server, launch
+from praisonaiagents.serve import Server, app, keeping, launch
 from praisonaiagents.session import get_default_session_store
 
 TOKENS = {"alice-token-1": "alice", "bob-token-22": "bob"}
@@ -137,14 +138,26 @@ def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_time_passes")
-def test_guessing_tokens_is_stopped(serve: Callable[..., Server]) -> None:
-    server = serve(users=TOKENS)
-    answers = [say(server, headers={"Authorization": f"Bearer guess-{number:04}"}).status_code for number in range(30)]
-    assert answers[:20] == [401] * 20
-    assert answers[20:] == [429] * 10
-    refused = say(server, headers=ALICE)
-    assert refused.status_code == 429
-    assert int(refused.headers["retry-after"]) >= 1
+def test_guessing_tokens_is_stopped_and_keeps_nobody_else_out(serve: Callable[..., Server]) -> None:
+    """A proxy's address is that of all who come through it."""
+    server = serve(token="the-backends-token", users=TOKENS)
+    with httpx2.Client(base_url=server.url) as client:
+        guesses = ({"Authorization": f"Bearer guess-{number:04}"} for number in range(22))
+        answers = [client.get("/sessions", headers=guess) for guess in guesses]
+    assert [answer.status_code for answer in answers] == [401] * 20 + [429] * 2
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert say(server, headers=ALICE).status_code == 200
+    assert say(server, headers={"X-Auth-Token": "the-backends-token"}).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
+def test_whom_a_proxy_brings_has_to_say_who_it_is(serve: Callable[..., Server], header: str) -> None:
+    """A proxy on this machine has an address of this machine, and brings anybody."""
+    brought = {header: "192.0.2.1"}
+    refused = say(serve(), headers=brought)
+    assert (refused.status_code, "set token= or users=" in refused.json()["error"]) == (403, True)
+    assert stored() == 0
+    assert say(serve(users=TOKENS), headers=ALICE | brought).status_code == 200
 
 
 @pytest.mark.usefixtures("no_time_passes")
@@ -206,6 +219,26 @@ def test_a_page_that_is_allowed_may_call_from_a_browser(serve: Callable[..., Ser
     assert "access-control-allow-origin" not in other.headers
 
 
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        ("content-type, x-auth-token, x-stainless-lang", "content-type, x-auth-token, x-stainless-lang"),
+        ("content-type; <b>", None),
+        ("", None),
+    ],
+)
+def test_a_page_that_is_allowed_may_send_any_header(
+    serve: Callable[..., Server], asked: str, allowed: str | None
+) -> None:
+    headers = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": asked,
+    }
+    preflight = httpx2.options(serve(origins=["https://app.example"]).url + "/agent", headers=headers)
+    assert preflight.headers.get("access-control-allow-headers") == allowed
+
+
 def test_browsers_are_told_not_to_guess_frame_or_keep(serve: Callable[..., Server]) -> None:
     server = serve()
     for answer in (say(server), httpx2.get(server.url + "/nothing"), httpx2.get(server.url + "/health")):
@@ -255,6 +288,19 @@ def test_headers_that_drip_in_are_given_up_on(serve: Callable[..., Server], monk
             connection.sendall(sent)
             assert connection.recv(1024) == b""
     assert httpx2.get(server.url + "/health").status_code == 200
+
+
+def test_what_is_left_of_a_request_that_was_answered_is_not_waited_for(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(users=TOKENS)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(b"POST /agent HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        monkeypatch.setattr("praisonaiagents.serve.server._HEADER_TIMEOUT_S", 0)
+        connection.sendall(b"{")
+        while connection.recv(65536):
+            pass
 
 
 # --- bytes ---
@@ -335,6 +381,53 @@ def test_what_makes_no_sense_is_refused_with_a_reason(serve: Callable[..., Serve
     assert answer.status_code == 400
     assert answer.json()["error"]
     assert stored() == 0
+
+
+def test_a_form_has_few_fields(serve: Callable[..., Server]) -> None:
+    server = serve()
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    refused = httpx2.post(server.url + "/agent", content=b"query=x" + b"&a" * 100, headers=form)
+    assert (refused.status_code, "100 fields" in refused.json()["error"]) == (400, True)
+    assert httpx2.post(server.url + "/agent", content=b"query=x" + b"&a" * 99, headers=form).status_code == 200
+
+
+def test_a_length_of_thousands_of_digits_is_too_large() -> None:
+    assert asgi(headers=[(b"content-length", b"9" * 5_000)])[0]["status"] == 413
+
+
+def test_a_caller_that_leaves_while_it_speaks_is_no_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "praisonaiagents.serve")
+    asgi({"type": "http.request", "body": b'{"que', "more_body": True}, {"type": "http.disconnect"})
+    told = [(record.levelname, record.__dict__["fields"]["status"]) for record in caplog.records]
+    assert told == [("INFO", 499)]
+
+
+def asgi(*received: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None) -> list[dict[str, Any]]:
+    """What an app sends when it is asked for a turn by a server that checks nothing, and receives this."""
+    to_come, sent = list(received), []
+
+    async def receive() -> dict[str, Any]:
+        return to_come.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/agent",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), *(headers or [])],
+        "client": ("127.0.0.1", 1),
+    }
+
+    async def ask() -> None:
+        await app(agent, path="/agent")(scope, receive, send)
+
+    with Agent("Assistant", llm="offline") as agent:
+        asyncio.run(ask())
+    return sent
 
 
 def test_the_wrong_kind_of_request_is_refused(serve: Callable[..., Server]) -> None:
@@ -432,3 +525,28 @@ def test_nothing_secret_reaches_the_log(serve: Callable[..., Server], caplog: py
     assert request["status"] == 200
     assert request["request_id"]
     assert "alice-token" not in repr(server.service.settings)
+
+
+def test_what_an_error_says_reaches_no_log(
+    serve: Callable[..., Server], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may quote what was said. The caller is told nothing of it, also where the answer had begun."""
+    from praisonaiagents.serve.logs import JsonLines
+
+    def broken(*_: object) -> Iterator[str]:
+        yield "the beginning"
+        raise RuntimeError("hunter2")
+
+    caplog.set_level("INFO", "praisonaiagents.serve")
+    monkeypatch.setitem(keeping._FORMS, "json", (broken, "application/json", "json"))
+    server = serve()
+    with pytest.raises(httpx2.RemoteProtocolError):
+        httpx2.get(server.url + "/sessions/s/export")
+    server.close()
+    assert "hunter2" not in caplog.text
+    told = [json.loads(JsonLines().format(record)) for record in caplog.records if record.name.endswith("serve")]
+    failed = next(line for line in told if line["event"] == "failed")
+    assert (failed["error"], failed["why"]) == ("InternalError", "RuntimeError")
+    assert "test_guard.py" in failed["trace"][-1]
+    assert [line["status"] for line in told if line["event"] == "request"] == [500]
+    assert "failed error=InternalError why=RuntimeError" in caplog.text

@@ -78,6 +78,8 @@ class _Operations:
         fields["status"] = response.status_code
         try:
             await response(scope, receive, send)
+        except Exception as exc:  # told here: others would tell what it says too
+            fields["status"] = problem_of(exc).status
         finally:
             request_ended(fields, began)
 
@@ -124,10 +126,8 @@ class _Operations:
         if operation.is_open:
             return Caller(DEFAULT_USER, is_trusted=False)
         service, address = self._service, address_of(request.scope)
-        service.guesses.check(address, takes=False)
-        caller = await service.callers.caller(request.scope["headers"])
+        caller = await service.callers.caller(request.scope["headers"], service.guesses, address)
         if caller is None:
-            service.guesses.check(address)
             text = "a valid token is needed: Authorization: Bearer TOKEN"
             raise Problem(401, text, "Unauthorized", headers={"WWW-Authenticate": "Bearer"}, detail=text)
         if not caller.is_trusted or caller.user_id != DEFAULT_USER:  # one that is trusted may speak for many

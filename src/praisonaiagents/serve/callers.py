@@ -19,7 +19,8 @@ import msgspec
 
 from praisonaiagents.errors import ConfigError, ConfigTypeError, InvalidId, MissingDependency
 from praisonaiagents.model.ids import DEFAULT_USER, check_user_id
-from praisonaiagents.serve.problems import Problem
+from praisonaiagents.serve.guard import Rate
+from praisonaiagents.serve.problems import Problem, fault_of
 from praisonaiagents.serve.settings import Settings, check_token
 from praisonaiagents.session.uncut import in_thread
 
@@ -50,9 +51,13 @@ class Callers:
         self._look: Any = settings.users if callable(settings.users) else None
         self._users = _hashed(settings.users) if isinstance(settings.users, Mapping) else {}
 
-    async def caller(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | None:
-        """Who sends these headers; None if a token is needed and this one is none. Raises `InvalidId` for a user's name,
-        and `Problem` for one that is not for this caller to say.
+    async def caller(self, headers: Sequence[tuple[bytes, bytes]], guesses: Rate, address: str) -> Caller | None:
+        """Who sends these headers; None if a token is needed and this one is none.
+
+        guesses: counts wrong tokens of the address. Nobody who has one that is known here is kept out by them.
+
+        Raises `InvalidId` for a user's name, and `Problem` for one that is not for this caller to say, after too many
+        guesses, and where it cannot be said now whose token it is.
         """
         if not self._asks:
             return _trusted(headers)
@@ -63,8 +68,8 @@ class Callers:
         if self._token is not None and hmac.compare_digest(given, self._token):
             return _trusted(headers)
         user = next((user for known, user in self._users.items() if hmac.compare_digest(given, known)), None)
-        if user is None and self._look is not None:
-            user = await self._asked(token)
+        if user is None:
+            user = await self._guessed(token, guesses, address)
         if user is None:
             return None
         caller = Caller(check_user_id(user), is_trusted=False)
@@ -72,12 +77,29 @@ class Callers:
             raise Problem(403, "this token is another user's", "Forbidden")
         return caller
 
+    async def _guessed(self, token: str, guesses: Rate, address: str) -> str | None:
+        guesses.check(address)  # before it is looked up, or of a thousand at once all would be
+        is_wrong = False
+        try:
+            user = None if self._look is None else await self._asked(token)
+            is_wrong = user is None
+        finally:
+            if not is_wrong:
+                guesses.give_back(address)
+        return user
+
     async def _asked(self, token: str) -> str | None:
-        found = self._look(token) if inspect.iscoroutinefunction(self._look) else await in_thread(self._look, token)
-        if inspect.isawaitable(found):
-            found = await found
+        try:
+            found = self._look(token) if inspect.iscoroutinefunction(self._look) else await in_thread(self._look, token)
+            if inspect.isawaitable(found):
+                found = await found
+        except Problem:
+            raise
+        except Exception as exc:
+            raise fault_of(exc) from exc
         if found is not None and not isinstance(found, str):
-            raise ConfigTypeError(f"the function users= returns a user id or None, not {type(found).__name__}")
+            text = f"the function users= returns a user id or None, not {type(found).__name__}"
+            raise fault_of(ConfigTypeError(text))
         return found or None
 
 
@@ -117,12 +139,18 @@ class JWT:
         self._claim = claim
 
     def __call__(self, token: str) -> str | None:
-        """The user id in the token; None if it is no valid one. May ask the provider for its keys."""
+        """The user id in the token; None if it is no valid one. May ask the provider for its keys.
+
+        Raises `Problem` while the provider cannot be reached.
+        """
         try:
             key: Any = self._key if self._keys is None else self._keys.get_signing_key_from_jwt(token)
             claims = self._jwt.decode(
                 token, key, algorithms=self._algorithms, options={"require": ["exp", self._claim]}, **self._checks
             )
+        except self._jwt.PyJWKClientConnectionError as exc:
+            text = "the keys that tokens are checked with cannot be had now"
+            raise Problem(503, text, "ProviderUnreachable", retry_after_s=5) from exc
         except self._jwt.PyJWTError:
             return None
         user = claims[self._claim]

@@ -17,17 +17,19 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from praisonaiagents.serve.problems import Problem, respond
-from praisonaiagents.serve.settings import Settings
+from praisonaiagents.serve.settings import Settings, origin_of
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]", "::1")
 _MAX_HEADERS = 100
 _MAX_HEADER_BYTES = 16_384
+_MOST_DIGITS = 15  # of a length; Python refuses to read thousands of them
+_OF_PROXIES = {b"x-forwarded-for", b"forwarded", b"via"}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_HEADER_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]+")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -45,7 +47,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
-        self._pages = {_origin(page) for page in settings.origins}
+        self._pages = {origin_of(page) for page in settings.origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -77,12 +79,15 @@ class Guard:
             raise Problem(431, "the headers are too large", "HeadersTooLarge")
         if not self._settings.asks_who and not _is_here(scope):
             raise Problem(403, "this server asks nobody for a token, so it serves this machine only", "Forbidden")
+        if not self._settings.asks_who and not headers.keys().isdisjoint(_OF_PROXIES):
+            text = "this server asks nobody for a token, so it serves nobody through a proxy: set token= or users="
+            raise Problem(403, text, "Forbidden")
         self._check_host(headers)
         self._check_origin(scope, headers)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             raise Problem(400, "Content-Length is no number")
-        if int(length) > self._settings.max_body_bytes:
+        if len(length) > _MOST_DIGITS or int(length) > self._settings.max_body_bytes:
             raise _too_large(self._settings)
 
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
@@ -97,23 +102,22 @@ class Guard:
             if headers.get(b"sec-fetch-site") == b"cross-site" and scope["method"] not in ("GET", "HEAD"):
                 raise Problem(403, "a page of another site cannot call this server", "UnknownOrigin")
             return
-        page = _origin(origin.decode("latin-1"))
-        own = _origin(f"{scope['scheme']}://{headers.get(b'host', b'').decode('latin-1')}")
+        page = origin_of(origin.decode("latin-1"))
+        own = origin_of(f"{scope['scheme']}://{headers.get(b'host', b'').decode('latin-1')}")
         if page is None or (page != own and page not in self._pages):
             raise Problem(403, "this page cannot call this server; allow it with origins=", "UnknownOrigin")
 
     def _cors(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         origin = headers.get(b"origin")
-        if origin is None or _origin(origin.decode("latin-1")) not in self._pages:
+        if origin is None or origin_of(origin.decode("latin-1")) not in self._pages:
             return []
+        asked = headers.get(b"access-control-request-headers", b"")
         return [
             (b"access-control-allow-origin", origin),
             (b"vary", b"Origin"),
             (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
-            (
-                b"access-control-allow-headers",
-                b"authorization, content-type, idempotency-key, last-event-id, x-user-id, x-session-id",
-            ),
+            # whichever it wants to send: clients have headers of their own, and what a page is let do the token says
+            *([(b"access-control-allow-headers", asked)] if _HEADER_NAMES.fullmatch(asked) else []),
             (b"access-control-expose-headers", b"x-request-id, x-session-id, idempotency-replayed, retry-after"),
         ]
 
@@ -130,8 +134,8 @@ class Rate:
         self._per_minute = per_minute
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def check(self, who: str, *, takes: bool = True) -> None:
-        """Raise `Problem` if this caller came too often. takes: whether this counts."""
+    def check(self, who: str) -> None:
+        """Count this. Raise `Problem` if this caller came too often."""
         if not self._per_minute:
             return
         now = time.monotonic()
@@ -140,10 +144,16 @@ class Rate:
         if left < 1:
             wait = int((1 - left) * 60 / self._per_minute) + 1
             raise Problem(429, "too many requests", "TooManyRequests", retry_after_s=wait)
-        self._buckets[who] = (left - takes, now)
+        self._buckets[who] = (left - 1, now)
         self._buckets.move_to_end(who)
         if len(self._buckets) > self._MOST:
             self._buckets.popitem(last=False)
+
+    def give_back(self, who: str) -> None:
+        """What was counted last does not count."""
+        if who in self._buckets:
+            left, then = self._buckets[who]
+            self._buckets[who] = (left + 1, then)
 
 
 def guesses() -> Rate:
@@ -184,16 +194,6 @@ def _name(host: str) -> str:
     """A Host header without its port, in lower case."""
     name, colon, port = host.lower().rpartition(":")
     return (name if colon and port.isdigit() else host.lower()).rstrip(".")
-
-
-def _origin(page: str) -> tuple[str, str, int] | None:
-    """(scheme, host, port) of an Origin header; None for what is no origin, such as `null`."""
-    try:
-        parts = urlsplit(page)
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    except (ValueError, KeyError):
-        return None
-    return (parts.scheme, parts.hostname, port) if parts.hostname else None
 
 
 def _too_large(settings: Settings) -> Problem:

@@ -1,8 +1,9 @@
 """What the server tells of what it does: one record a request and one a turn, with ids, and never what was said.
 
-The records go to the logger "praisonaiagents.serve" with their fields in `record.fields`. `JsonLines` writes each as one
-line of JSON, `Lines` for people. What a reader would get wrong: the path is the operation's, such as /sessions/{session_id},
-and the query is left out, because both may hold what a user typed.
+The records go to the logger "praisonaiagents.serve" with what they are in `record.event` and their fields in `record.fields`.
+`JsonLines` writes each as one line of JSON, `Lines` for people. What a reader would get wrong: the path is the operation's,
+such as /sessions/{session_id}, and the query is left out, because both may hold what a user typed. So may the text of an error,
+and a record with `exc_info` has it written by whatever handler there is: an error is told by its kind and where it came from.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import logging
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from praisonaiagents.serve.turns import FAILED, Turn
+if TYPE_CHECKING:
+    from praisonaiagents.serve.turns import Turn
 
 log = logging.getLogger("praisonaiagents.serve")
 
@@ -25,7 +27,8 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """`{"time", "level", "event", ...}`"""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        fields: dict[str, Any] = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
+        event = getattr(record, "event", record.getMessage())
+        fields: dict[str, Any] = {"time": when, "level": record.levelname.lower(), "event": event}
         if record.exc_info and record.exc_info[1] is not None:
             fields["trace"] = trace_of(record.exc_info[1])
         return msgspec.json.encode(fields | getattr(record, "fields", {})).decode()
@@ -37,8 +40,7 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """`12:30:01 request status=200 ...`"""
         when = time.strftime("%H:%M:%S", time.localtime(record.created))
-        fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
-        return f"{when} {record.getMessage()} {fields}".rstrip().encode("unicode_escape").decode("ascii")
+        return f"{when} {record.getMessage()}".encode("unicode_escape").decode("ascii")
 
 
 def trace_of(error: BaseException) -> list[str]:
@@ -48,13 +50,22 @@ def trace_of(error: BaseException) -> list[str]:
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
 
 
+def tell(level: int, event: str, fields: dict[str, Any]) -> None:
+    """Tell of something, in words too, for handlers that know nothing of fields. Of a trace they have the end."""
+    if log.isEnabledFor(level):
+        words = " ".join(f"{name}={value[-1:] if name == 'trace' else value}" for name, value in fields.items())
+        log.log(level, "%s %s", event, words, extra={"event": event, "fields": fields})
+
+
 def request_ended(fields: dict[str, Any], began: float) -> None:
     """Tell of a request."""
-    log.info("request", extra={"fields": fields | {"ms": _ms(began)}})
+    tell(logging.INFO, "request", fields | {"ms": _ms(began)})
 
 
 def turn_ended(turn: Turn) -> None:
     """Tell of a turn."""
+    from praisonaiagents.serve.turns import FAILED  # which needs problems, and those are told of here
+
     fields = {
         "turn": turn.id,
         "user": turn.key.user_id,
@@ -64,7 +75,7 @@ def turn_ended(turn: Turn) -> None:
     }
     if turn.error is not None:
         fields["error"] = type(turn.error).__name__
-    log.log(logging.WARNING if turn.status == FAILED else logging.INFO, "turn", extra={"fields": fields})
+    tell(logging.WARNING if turn.status == FAILED else logging.INFO, "turn", fields)
 
 
 def _ms(began: float) -> float:

@@ -26,6 +26,7 @@ from praisonaiagents.serve.problems import Problem
 if TYPE_CHECKING:
     from praisonaiagents.serve.service import Place
 
+_MOST_FIELDS = 100
 SESSION_ID = msgspec.Meta(
     description="1 to 1,024 bytes of UTF-8 without control characters",
     extra_json_schema={"minLength": 1, "maxLength": 1024, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"},
@@ -124,7 +125,11 @@ async def _values(request: Request) -> tuple[Any, bool]:
     if kind == "application/x-www-form-urlencoded":
         from urllib.parse import parse_qsl
 
-        return dict(parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True)), True
+        try:
+            fields = parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        except ValueError as exc:
+            raise Problem(400, f"a form has at most {_MOST_FIELDS} fields") from exc
+        return dict(fields), True
     if kind != "application/json" and not kind.endswith("+json"):
         raise Problem(415, "the body is JSON: send it with Content-Type: application/json", "UnsupportedMediaType")
     try:

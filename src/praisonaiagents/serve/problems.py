@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from praisonaiagents import errors
-
-log = logging.getLogger("praisonaiagents.serve")
+from praisonaiagents.serve.logs import tell, trace_of
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.SessionNotFound, 404),
@@ -63,13 +63,20 @@ def problem_of(error: Exception) -> Problem:
     """An error as its answer. What is nobody's business but the server's is logged."""
     if isinstance(error, Problem):
         return error
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    kind = type(error).__name__ if isinstance(error, errors.PraisonError) else "InternalError"
+    if isinstance(error, ClientDisconnect):
+        return Problem(499, "the caller is gone", "Gone")
     if isinstance(error, errors.SessionNotFound):
-        return Problem(404, "no such session", kind)
-    if status < 500:
-        return Problem(status, str(error), kind)
-    log.error("failed", extra={"fields": {"error": kind, "why": why(error)}}, exc_info=error if status == 500 else None)
+        return Problem(404, "no such session", type(error).__name__)
+    status = _status_of(error)
+    return Problem(status, str(error), type(error).__name__) if status < 500 else fault_of(error)
+
+
+def fault_of(error: Exception) -> Problem:
+    """An error that the caller has no part in, as its answer. It is logged."""
+    status = max(500, _status_of(error))
+    kind = type(error).__name__ if isinstance(error, errors.PraisonError) else "InternalError"
+    told: dict[str, Any] = {"error": kind, "why": why(error)} | ({"trace": trace_of(error)} if status == 500 else {})
+    tell(logging.ERROR, "failed", told)
     text = _PRIVATE if isinstance(error, (OSError, errors.OutcomeUnknown)) else "the server failed"
     if isinstance(error, errors.StorageFull):
         text = "the server has no room left for sessions; what was stored before is there"
@@ -79,6 +86,10 @@ def problem_of(error: Exception) -> Problem:
 def why(error: BaseException) -> str:
     """An error for the log. Only our own are quoted: those of others may hold a message or a key."""
     return str(error) if isinstance(error, errors.PraisonError) else type(error).__name__
+
+
+def _status_of(error: Exception) -> int:
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
 def respond(problem: Problem) -> Response:

@@ -1,7 +1,8 @@
 """What a server is told: who may come in, how much of everything, and what happens when a session is busy.
 
 Every setting has a default under which it is safe to expose the server. What a reader would get wrong: without `token` and
-`users` nobody is asked who they are, so only programs on this machine are let in, whatever address the server listens on.
+`users` nobody is asked who they are, so only programs on this machine are let in, whatever address the server listens on, and
+nobody whom a proxy on this machine brings.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,11 +27,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         may be async, such as `JWT`. A token may be given as `sha256:` and its hash.
     busy: what becomes of a turn in a session that has one under way. "queue": it waits. "reject": it is refused (409).
         "interrupt": the one under way is stopped, as if its user had pressed Ctrl-C.
-    max_waiting: turns that wait in one session; more are refused. max_turns: under way on the whole server.
-    turn_timeout_s: seconds that a turn may take; then it is stopped, and kept as interrupted.
+    max_waiting: turns that wait in one session; more are refused. max_turns: under way on the whole server, at most half
+        of them of one user.
+    turn_timeout_s: seconds that a turn may take once it has its session; then it is stopped, and kept as interrupted.
     kept_s: seconds that a finished turn can be picked up again by its id.
     hosts: names by which the server may be called, besides those of this machine; `*` for any. origins: web pages that may
-        call it from a browser, such as "https://app.example.com".
+        call it from a browser, each by its origin, such as "https://app.example.com".
     max_body_bytes: of a request. max_message_chars: of what is said in one. body_timeout_s: seconds for a request to arrive.
     per_minute: requests of one user; 0: any number. A trusted caller that names nobody is not counted.
     grace_s: seconds that turns have to finish when the server ends.
@@ -65,6 +68,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _check_number(name, getattr(self, name), (int, float))
         for name in ("hosts", "origins"):
             msgspec.structs.force_setattr(self, name, _texts(name, getattr(self, name)))
+        for page in self.origins:
+            if "*" in page or origin_of(page) is None:
+                raise ConfigError(f'origins are those of pages, such as "https://app.example.com", not {page!r}')
 
     @property
     def asks_who(self) -> bool:
@@ -99,6 +105,16 @@ def check_token(token: object) -> str:
     if len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError("a token is at least 8 ASCII characters without blanks; make one with `openssl rand -hex 24`")
     return token
+
+
+def origin_of(page: str) -> tuple[str, str, int] | None:
+    """(scheme, host, port) of an origin; None for what is none, such as `null`."""
+    try:
+        parts = urlsplit(page)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    return (parts.scheme, parts.hostname, port) if parts.hostname else None
 
 
 def _check_number(name: str, value: object, kinds: Any) -> None:
