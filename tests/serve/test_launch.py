@@ -210,10 +210,11 @@ def test_a_database_that_hangs_is_told_of_in_time_and_asked_once(
 ) -> None:
     from praisonaiagents.storage.jsonfile import JsonFileEngine
 
-    asked, goes_on = [], threading.Event()
+    asked, hangs, goes_on = [], threading.Event(), threading.Event()
 
     def hang(*_: object) -> None:
         asked.append(1)
+        hangs.set()
         goes_on.wait(PATIENCE_S)
 
     monkeypatch.setattr(JsonFileEngine, "get", hang)
@@ -224,6 +225,7 @@ def test_a_database_that_hangs_is_told_of_in_time_and_asked_once(
             for _ in range(3):
                 refused = httpx2.get(ready)
                 assert (refused.status_code, refused.json()["type"]) == (503, "EngineTimeout")
+        assert hangs.wait(PATIENCE_S)
         assert len(asked) == 1
     finally:
         goes_on.set()

@@ -118,7 +118,10 @@ class Guard:
             (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
             # whichever it wants to send: clients have headers of their own, and what a page is let do the token says
             *([(b"access-control-allow-headers", asked)] if _HEADER_NAMES.fullmatch(asked) else []),
-            (b"access-control-expose-headers", b"x-request-id, x-session-id, idempotency-replayed, retry-after"),
+            (
+                b"access-control-expose-headers",
+                b"x-request-id, x-session-id, idempotency-replayed, retry-after, x-should-retry",
+            ),
         ]
 
     def _is_preflight(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
