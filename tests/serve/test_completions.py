@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -532,6 +533,53 @@ def test_the_first_answer_is_repeated_by_a_server_that_was_started_again() -> No
         second = ask(client, "hello", **key)
     assert (first.id, first.choices) == (second.id, second.choices)
     assert kept("s") == ["hello", None, "3"]
+
+
+def test_a_request_without_a_session_is_answered_once_with_its_key_too() -> None:
+    key: Json = {"extra_headers": {"Idempotency-Key": "k1"}}
+    history = [user("I am Alice"), {"role": "assistant", "content": "Hi"}]
+    with here(Say("Alice"), Say("still Alice")) as at, at.client() as client:
+        first = ask(client, *history, "Who am I?", **key)
+        raw = client.chat.completions.with_raw_response.create(model="m", messages=[*history, user("Who am I?")], **key)
+        assert raw.headers["idempotency-replayed"] == "true"
+        assert json.loads(raw.text)["id"] == first.id
+        for other in (["Who am I?"], [*history, "Who are you?"]):
+            with pytest.raises(openai.UnprocessableEntityError):
+                ask(client, *other, **key)
+        assert len(at.llm.requests) == 1
+        assert text(ask(client, *history, "Who am I?")) == "still Alice"
+
+
+def test_a_stream_without_a_session_is_picked_up_by_its_key() -> None:
+    key: Json = {"extra_headers": {"Idempotency-Key": "k1"}}
+    with here(Hang("one two three", after_chunks=1, chunks=3)) as at, at.client() as client:
+        with ask(client, "count", stream=True, **key) as stream:
+            next(piece for piece in stream if piece.choices[0].delta.content)
+        at.llm.release()
+        assert text(ask(client, "count", **key)) == "one two three"
+
+
+def test_a_request_that_is_refused_because_the_server_is_full_begins_no_session() -> None:
+    history = [user("I am Alice"), {"role": "assistant", "content": "Hi"}]
+    with here(max_turns=0) as at, at.client("s") as client:
+        with pytest.raises(openai.InternalServerError):
+            ask(client, *history, "Who am I?")
+        assert not at.server.service.store.session_exists("s")
+
+
+def test_the_history_that_a_session_begins_with_is_kept_as_the_agent_keeps_it(tmp_path: Path) -> None:
+    history = [one for _ in range(4) for one in (user("q"), {"role": "assistant", "content": "a"})]
+    with (
+        ScriptedLLM([Say("yes")]) as llm,
+        assistant(llm, "Brief", memory={"max_messages": 2}) as brief,
+        assistant(llm, "Long") as long,
+        brief.launch(path="/brief", port=0, block=False, db=f"sqlite:///{tmp_path}/s.db") as server,
+        Here(llm, server).client("s") as client,
+    ):
+        long.launch(path="/long", port=server.port, block=False)
+        ask(client, *history, "and now", model="Long")
+        found = server.service.store.read_from("s", 0).messages
+    assert [message.content for message in found] == ["q", "a"] * 4 + ["and now", "yes"]
 
 
 HOSTILE: dict[str, Any] = {

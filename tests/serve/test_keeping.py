@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from wire import PATIENCE_S
 from praisonaiagents import Agent
 from praisonaiagents.model.message import Message
 from praisonaiagents.serve import Server
+from praisonaiagents.session.hierarchy import HierarchicalSessionStore
 from praisonaiagents.testing.llm import Hang, Reply, Request, Say, ScriptedLLM
 
 Json = dict[str, Any]
@@ -113,7 +114,8 @@ def test_titles_and_labels_are_changed_and_what_is_left_out_stays(at: Here) -> N
     assert "tags" not in changed
     assert at.alice.get("/sessions/changed").json() == changed
     for wrong in ({"tags": [" "]}, {"tags": ["x" * 61]}, {"tags": "x"}, {"pinned": "yes"}, {"colour": "red"}):
-        assert at.alice.patch("/sessions/changed", json=wrong).status_code == 400
+        assert at.alice.patch("/sessions/changed", json={"title": "half of it"} | wrong).status_code == 400
+    assert at.alice.get("/sessions/changed").json() == changed
     assert refused(at.alice.patch("/sessions/none", json={"title": "x"}), 404, "SessionNotFound")
 
 
@@ -139,6 +141,44 @@ def test_deleting_a_session_stops_the_turn_in_it(at: Here) -> None:
     assert at.alice.get("/sessions/stopped").status_code == 404
     assert at.alice.post("/agent", json=body | {"query": "again"}).json()["response"] == "yes"
     assert at.said("stopped") == ["again", "yes"]
+
+
+def test_of_a_session_that_is_deleted_no_answer_is_repeated(at: Here) -> None:
+    body, key = {"query": "hello", "session_id": "forgotten"}, {"Idempotency-Key": "once"}
+    turn_id = at.alice.post("/agent", json=body, headers=key).json()["turn_id"]
+    assert at.alice.get(f"/turns/{turn_id}").json()["response"] == "yes"
+    assert at.alice.delete("/sessions/forgotten").json() == {"done": True}
+    assert refused(at.alice.get(f"/turns/{turn_id}"), 404, "TurnNotFound")
+    again = at.alice.post("/agent", json=body, headers=key)
+    assert (again.status_code, "idempotency-replayed" in again.headers) == (200, False)
+    assert at.said("forgotten") == ["hello", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ask"),
+    [
+        ("delete_session", lambda client, url: client.delete(url)),
+        ("revert", lambda client, url: client.post(f"{url}/revert", json={"to": "message:1"})),
+        ("undo", lambda client, url: client.post(f"{url}/undo")),
+    ],
+    ids=["delete", "revert", "undo"],
+)
+def test_no_turn_begins_in_a_session_that_is_being_changed(
+    at: Here, monkeypatch: pytest.MonkeyPatch, name: str, ask: Callable[[httpx2.Client, str], httpx2.Response]
+) -> None:
+    session_id = f"being changed by {name}"
+    at.seed(session_id, "one", "two")
+    change, meanwhile = getattr(HierarchicalSessionStore, name), []
+
+    def changed(*arguments: Any, **more: Any) -> Any:
+        meanwhile.append(at.alice.post("/agent", json={"query": "three", "session_id": session_id}))
+        return change(*arguments, **more)
+
+    monkeypatch.setattr(HierarchicalSessionStore, name, changed)
+    assert ask(at.alice, f"/sessions/{session_id}").status_code == 200
+    assert [refused(answer, 409, "SessionBusy") for answer in meanwhile] == [True]
+    assert meanwhile[0].headers["retry-after"] == "1"
+    assert at.alice.post("/agent", json={"query": "three", "session_id": session_id}).status_code == 200
 
 
 # Pages
@@ -414,7 +454,7 @@ def test_the_user_that_nobody_named_has_sessions_of_their_own_too(tmp_path: Path
 def test_two_agents_of_one_server_share_the_sessions_and_keep_their_parts_apart(tmp_path: Path) -> None:
     db = f"sqlite:///{tmp_path}/s.db"
     with (
-        ScriptedLLM([Say("sold"), Say("helped"), Say("sold again")]) as llm,
+        ScriptedLLM([Say("sold"), Say("helped"), Say("sold again"), Say("sold once"), Say("helped once")]) as llm,
         Agent("Sales", llm="openai/gpt-test", base_url=llm.openai_url) as sales,
         Agent("Help", llm="openai/gpt-test", base_url=llm.openai_url) as help_desk,
         sales.launch(path="/sales", port=0, block=False, db=db) as server,
@@ -429,5 +469,10 @@ def test_two_agents_of_one_server_share_the_sessions_and_keep_their_parts_apart(
         pages = [client.get(f"{path}/sessions/s/messages").json() for path in ("", "/sales", "/help")]
         assert pages[0] == pages[1] == pages[2]
         assert [one["agent"] for one in pages[0]["messages"]] == ["Sales"] * 2 + ["Help"] * 2 + ["Sales"] * 2
+        once = {"query": "and more", "session_id": "s"}
+        answers = [
+            client.post(path, json=once, headers={"Idempotency-Key": "k"}).json() for path in ("/sales", "/help")
+        ]
+        assert [answer["response"] for answer in answers] == ["sold once", "helped once"]
         nobody = client.post("/", json={"query": "x"})
         assert nobody.status_code == 405

@@ -117,15 +117,16 @@ def test_a_request_that_comes_many_times_at_once_is_one_turn(serve: Serve) -> No
 
 
 def test_only_so_much_is_kept_in_memory(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_MOST_MESSAGES", 5)
+    monkeypatch.setattr(service, "_MOST_BYTES", 10_000)
     server = serve()
+    text = "x" * 1000  # with its answer 2 to 3 KB
 
     async def test() -> None:
         async with calling(server) as client:
-            for number in range(1, 4):
-                answers = [await say(client, "Hello", session_id=name) for name in "abc"]
-                assert answers == [f"{number} Hello"] * 3
-                assert len(server.service._at_hand) == {1: 3, 2: 2, 3: 1}[number]
+            for number in range(1, 5):
+                answers = [await say(client, text, session_id=name) for name in "abc"]
+                assert answers == [f"{number} {text}"] * 3
+                assert len(server.service._at_hand) == {1: 3, 2: 1, 3: 1, 4: 0}[number]
 
     run([test()])
 
@@ -234,6 +235,23 @@ def test_a_turn_that_takes_too_long_is_stopped_and_kept(serve: Serve) -> None:
     assert stored(server) == [("user", "wait", None), ("assistant", "1 ", "interrupted")]
 
 
+def test_a_turn_that_waits_for_an_agent_that_is_withdrawn_is_refused(serve: Serve, gate: Gate) -> None:
+    server = serve()
+
+    async def test() -> None:
+        async with calling(server) as client:
+            first = asyncio.create_task(say(client, "wait"))
+            await gate.reached()
+            second = asyncio.create_task(refused(client, "then", 404))
+            await until(lambda: len(server.service.turns) == 2)
+            server.service.remove("/agent")
+            gate.open()
+            assert await first == "1 wait"
+            assert (await second)["type"] == "AgentNotFound"
+
+    run([test()])
+
+
 # --- gone, and back ---
 
 
@@ -265,7 +283,7 @@ def test_several_listen_to_one_turn_from_where_they_were(serve: Serve, gate: Gat
         async with calling(server) as client:
             asking = asyncio.create_task(events(client, "POST", "/agent", {"query": "wait", "session_id": "s"}))
             await gate.reached()
-            turn_id = next(iter(server.service.turns._known))
+            (turn_id,) = under_way(server)
             early = [asyncio.create_task(pick_up(client, turn_id, seen)) for seen in (0, 0, 1, 2)]
             await asyncio.gather(*(pick_up(client, turn_id, 0, most=2) for _ in range(3)))  # these leave again
             gate.open()
@@ -297,7 +315,51 @@ def test_a_turn_is_known_for_a_while_and_its_answer_for_ever(serve: Serve) -> No
     assert len(stored(server)) == 2
 
 
+@pytest.mark.parametrize(("turn_timeout_s", "status", "kind"), [(0.05, 504, "TurnTimeout"), (0, 409, "Interrupted")])
+def test_how_a_turn_ended_is_said_in_the_same_words_when_only_the_session_knows_it(
+    serve: Serve, gate: Gate, turn_timeout_s: float, status: int, kind: str
+) -> None:
+    server = serve(turn_timeout_s=turn_timeout_s, kept_s=0)
+
+    async def test() -> None:
+        async with calling(server, Idempotency_Key="mine") as client:
+            first = asyncio.create_task(refused(client, "wait", status))
+            if not turn_timeout_s:
+                await gate.reached()
+                await client.delete(f"/agent/turns/{under_way(server)[0]}")
+            told = await first
+            assert told["type"] == kind
+            await until(lambda: len(server.service.turns) == 0)
+            assert await refused(client, "wait", status) == told
+
+    run([test()])
+
+
+def test_a_turn_that_was_stopped_before_it_began_is_taken_when_it_is_asked_for_again(serve: Serve, gate: Gate) -> None:
+    server = serve()
+
+    async def test() -> None:
+        async with calling(server) as client, calling(server, Idempotency_Key="mine") as other:
+            first = asyncio.create_task(say(client, "wait"))
+            await gate.reached()
+            second = asyncio.create_task(refused(other, "then"))
+            await until(lambda: len(server.service.turns) == 2)
+            await client.delete(f"/agent/turns/{under_way(server)[1]}")
+            assert (await second)["type"] == "Interrupted"
+            gate.open()
+            assert await first == "1 wait"
+            assert [await say(other, "then") for _ in range(2)] == ["2 then"] * 2
+
+    run([test()])
+    assert [text for _, text, _ in stored(server)] == ["wait", "1 wait", "then", "2 then"]
+
+
 # --- asking ---
+
+
+def under_way(server: Server) -> list[str]:
+    """The ids of the turns under way, in the order they came."""
+    return list(server.service.turns._under_way)
 
 
 def run(asked: Any) -> list[Any]:

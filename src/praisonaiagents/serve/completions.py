@@ -28,7 +28,7 @@ from praisonaiagents.model.record import Key, conversation_key
 from praisonaiagents.serve import talking
 from praisonaiagents.serve.operation import Ask, Operation
 from praisonaiagents.serve.problems import Problem, as_json
-from praisonaiagents.serve.turns import DONE, Turn
+from praisonaiagents.serve.turns import DONE, STOPPED, Turn
 from praisonaiagents.session.runs import called
 from praisonaiagents.session.uncut import in_thread
 
@@ -167,14 +167,15 @@ async def complete(ask: Ask) -> Response:
     _check(ask, said)
     session_id = _session(ask, body)
     turn = await _begin(ask, agent, said, session_id, _more(body, agent, said))
+    is_kept = session_id is not None or talking.key_in(ask) is not None
     headers = {} if session_id is None else {"X-Session-Id": quote(session_id, safe="")}
     if turn.is_replay:
         headers["Idempotency-Replayed"] = "true"
     if body.stream:
-        return _stream(turn, body, headers, is_kept=session_id is not None)
+        return _stream(turn, body, headers, is_kept=is_kept)
     await turn.over()
-    if turn.status != DONE:
-        text, kind, status = talking.failure(turn)
+    if turn.failure is not None:
+        text, kind, status = turn.failure
         return refusal(Problem(status, text, kind, headers=headers | _DO_NOT_REPEAT))
     return as_json(_completed(turn, body), headers=headers)
 
@@ -359,22 +360,15 @@ async def _begin(ask: Ask, agent: Agent, said: _Said, session_id: str | None, mo
         results = _named(said.results, said.calls)
         return talking.begin_unkept(ask, agent, user_id, said.before, said.prompt, results=results, **more)
     key = conversation_key(session_id, user_id)
-    calls = await in_thread(_open, ask, key, said)
+    calls = said.calls | (await in_thread(_calls_in, ask, key) if said.results else {})
     results = _named(said.results, calls)
-    return await talking.begin(ask, agent, user_id, session_id, said.prompt, results=results, **more)
+    before = said.before
+    return await talking.begin(ask, agent, user_id, session_id, said.prompt, results=results, before=before, **more)
 
 
-def _open(ask: Ask, key: Key, said: _Said) -> dict[str, str]:
-    """Begin a session in which nothing was said yet with what the client had before. The calls that are known there."""
-    store = ask.place.service.store
-    record = store.engine.get(key)
-    if record is not None and record.length:
-        if said.results:
-            found = store.read_from(key.session_id, -_LOOKED_AT, user_id=key.user_id)
-            return said.calls | _calls(found.messages)
-    elif said.before:
-        store.append(key.session_id, said.before, user_id=key.user_id, expected_length=0)
-    return said.calls
+def _calls_in(ask: Ask, key: Key) -> dict[str, str]:
+    """The calls that were made last in a session."""
+    return _calls(ask.place.service.store.read_from(key.session_id, -_LOOKED_AT, user_id=key.user_id).messages)
 
 
 def _named(results: Sequence[Message], calls: Mapping[str, str]) -> list[Message]:
@@ -433,7 +427,7 @@ def _stream(turn: Turn, body: Completion, headers: dict[str, str], *, is_kept: b
 
     def ending() -> Iterator[bytes]:
         if turn.status != DONE:
-            yield _data(_failure(*talking.failure(turn)))
+            yield _data(_failure(*(turn.failure or STOPPED)))
             return
         finished, message = _finished(turn)
         if "tool_calls" in message:

@@ -193,10 +193,10 @@ async def change(ask: Ask) -> SessionInfo:
         store, wanted, session_id = _store(ask), ask.body, ask.session_id
         _look(ask, session_id)
         whose = {"user_id": ask.user_id}
+        if wanted.tags is not None:  # first, because these may be refused
+            labels.retag(store, session_id, wanted.tags, **whose)
         if wanted.title:
             store.rename_session(session_id, wanted.title, **whose)
-        if wanted.tags is not None:
-            labels.retag(store, session_id, wanted.tags, **whose)
         if wanted.pinned is not None:
             (labels.pin if wanted.pinned else labels.unpin)(store, session_id, **whose)
         if wanted.archived is not None:
@@ -208,10 +208,11 @@ async def change(ask: Ask) -> SessionInfo:
 
 async def delete(ask: Ask) -> Done:
     """Delete a session. A turn under way in it is stopped first."""
-    key = Key(ask.user_id, ask.session_id)
-    await ask.place.service.turns.stop_all(key)
-    ask.place.service.forget(key)
-    if not await in_thread(lambda: _store(ask).delete_session(key.session_id, user_id=key.user_id)):
+    key, service = Key(ask.user_id, ask.session_id), ask.place.service
+    async with service.turns.alone(key, stops=True):
+        is_deleted = await in_thread(lambda: _store(ask).delete_session(key.session_id, user_id=key.user_id))
+        service.forget(key)
+    if not is_deleted:
         raise SessionNotFound(key.session_id)
     return Done(True)
 
@@ -287,24 +288,24 @@ async def delete_snapshot(ask: Ask) -> Done:
 
 async def revert(ask: Ask) -> SessionInfo:
     """Go back to a snapshot, an earlier head or a message. It can be undone."""
-    ask.place.service.turns.check_idle(Key(ask.user_id, ask.session_id))
 
     def work() -> SessionInfo:
         _store(ask).revert(ask.session_id, ask.body.to, user_id=ask.user_id)
         return _look(ask, ask.session_id)
 
-    return await in_thread(work)
+    async with ask.place.service.turns.alone(Key(ask.user_id, ask.session_id)):
+        return await in_thread(work)
 
 
 async def undo(ask: Ask) -> Done:
     """Take the last change of the history back."""
-    ask.place.service.turns.check_idle(Key(ask.user_id, ask.session_id))
 
     def work() -> Done:
         _look(ask, ask.session_id)
         return Done(_store(ask).undo(ask.session_id, user_id=ask.user_id))
 
-    return await in_thread(work)
+    async with ask.place.service.turns.alone(Key(ask.user_id, ask.session_id)):
+        return await in_thread(work)
 
 
 async def export(ask: Ask) -> Response:

@@ -73,8 +73,8 @@ def turn_ended(turn: Turn) -> None:
         "status": turn.status,
         "ms": _ms(turn.began),
     }
-    if turn.error is not None:
-        fields["error"] = type(turn.error).__name__
+    if turn.failure is not None:
+        fields["error"] = turn.failure.kind
     tell(logging.WARNING if turn.status == FAILED else logging.INFO, "turn", fields)
 
 

@@ -14,7 +14,8 @@ import asyncio
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from praisonaiagents.agent.agent import Agent
@@ -23,14 +24,15 @@ from praisonaiagents.model.record import Key
 from praisonaiagents.serve.callers import Callers
 from praisonaiagents.serve.guard import Rate, guesses
 from praisonaiagents.serve.logs import turn_ended
+from praisonaiagents.serve.problems import Problem
 from praisonaiagents.serve.settings import Settings
-from praisonaiagents.serve.turns import Turns
+from praisonaiagents.serve.turns import Turns, size_of
 from praisonaiagents.session.hierarchy import HierarchicalSessionStore
 from praisonaiagents.session.places import get_default_session_store, open_store
 from praisonaiagents.session.store import SessionStore
 
 _MOST_AT_HAND = 256  # conversations in memory
-_MOST_MESSAGES = 100_000  # in them: 100 MB if a message has 200 characters
+_MOST_BYTES = 100 * 1024**2  # of memory that they take
 
 
 class Place(NamedTuple):
@@ -57,7 +59,7 @@ class Service:
         self.look: asyncio.Future[None] | None = None  # of `/health/ready` at the sessions: the last one
         self._shared = open_store(db) if db else None
         self._stores: dict[str, SessionStore] = {}
-        self._at_hand: OrderedDict[tuple[str, Key], Agent] = OrderedDict()
+        self._at_hand: OrderedDict[tuple[str, Key], tuple[Agent, int]] = OrderedDict()
 
     @property
     def store(self) -> HierarchicalSessionStore:
@@ -86,29 +88,36 @@ class Service:
         """Serve it no more."""
         self.agents.pop(path, None)
         self._stores.pop(path, None)
-        for key in [key for key in self._at_hand if key[0] == path]:
-            del self._at_hand[key]
+        for key in list(self._at_hand):  # a copy, because turns go on in another thread
+            if key[0] == path:
+                self._at_hand.pop(key, None)
 
-    def agent_for(self, path: str, agent: Agent, key: Key) -> Agent:
-        """The agent as it is in this session. Only one turn at a time may use it."""
-        at = (path, key)
-        found = self._at_hand.pop(at, None)
+    @contextmanager
+    def at_hand(self, path: str, agent: Agent, key: Key) -> Iterator[Agent]:
+        """The agent as it is in this session, for one turn at a time. Raises `Problem` if it is served there no more."""
+        store = self._stores.get(path)
+        if store is None or self.agents.get(path) is not agent:
+            raise Problem(404, "the agent is not served here any more", "AgentNotFound")
+        found, _ = self._at_hand.pop((path, key), (None, 0))
         if found is None:
-            store = self._stores[path]
             found = agent.for_session(key.session_id, key.user_id, store=store, apart=len(self.agents) > 1)
-        self._at_hand[at] = found
-        while len(self._at_hand) > 1 and not self._has_room():
-            self._at_hand.popitem(last=False)
-        return found
+        try:
+            yield found
+        finally:
+            if self.agents.get(path) is agent:
+                self._at_hand[path, key] = found, size_of(found.chat_history)
+                while not self._has_room():
+                    self._at_hand.popitem(last=False)
 
     def forget(self, key: Key) -> None:
-        """Forget a conversation that was changed from outside, or is gone."""
-        for path in self.agents:
+        """Forget what is known of a session that was changed from outside, or is gone."""
+        for path in list(self.agents):
             self._at_hand.pop((path, key), None)
+        self.turns.forget(key)
 
     async def open(self) -> None:
         """Load the LLM library and choose the models, so that the first caller need not wait for that."""
-        for agent in self.agents.values():
+        for agent in list(self.agents.values()):
             await agent.prepare()
 
     async def close(self) -> None:
@@ -119,8 +128,8 @@ class Service:
             self._shared.close()
 
     def _has_room(self) -> bool:
-        messages = sum(len(agent.chat_history) for agent in self._at_hand.values())
-        return len(self._at_hand) <= _MOST_AT_HAND and messages <= _MOST_MESSAGES
+        size = sum(size for _, size in self._at_hand.values())
+        return len(self._at_hand) <= _MOST_AT_HAND and size <= _MOST_BYTES
 
     def _free(self, path: str) -> str:
         """The path, or one near it if an agent is served there."""

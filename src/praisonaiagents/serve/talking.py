@@ -6,28 +6,31 @@ With `"stream": true` the answer is a stream of events, each with an id. A calle
 and goes on behind it. A caller that does not know whether its request arrived sends it again with the same
 `Idempotency-Key`.
 
-What a reader would get wrong: the key names the turn. Its id is made from the user, the session and the key, and every
-message of the turn carries it. So also a server that was killed and started again knows which turn is meant: it repeats the
-answer that is in the session, or goes on with a turn that was cut off.
+What a reader would get wrong: the key names the turn. Its id is made from the user, the session, the agent's path and the key,
+and every message of the turn carries it. So also a server that was killed and started again knows which turn is meant: it
+repeats the answer that is in the session, or tells what is there of a turn that was cut off, and goes on with it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
+from praisonaiagents import errors
 from praisonaiagents.agent.agent import Agent
-from praisonaiagents.errors import ModelError
 from praisonaiagents.model.message import Message
 from praisonaiagents.model.record import Key, conversation_key
 from praisonaiagents.serve.operation import SESSION_ID, Ask, Operation
-from praisonaiagents.serve.problems import Problem, as_json, problem_of
-from praisonaiagents.serve.turns import DONE, FAILED, INTERRUPTED, RUNNING, Turn
+from praisonaiagents.serve.problems import Problem, as_json
+from praisonaiagents.serve.turns import DONE, FAILED, INTERRUPTED, STOPPED, TIMED_OUT, Failure, Turn, Turns
 from praisonaiagents.session.runs import called
 from praisonaiagents.session.store import SessionStore
 from praisonaiagents.session.uncut import in_thread
@@ -83,8 +86,8 @@ async def query(ask: Ask) -> Response:
     if body.stream or ask.wants_events():
         return stream_of(turn, seen_in(ask, turn) if turn.is_replay else 0, headers)
     await turn.over()
-    if turn.status != DONE:
-        text, kind, status = failure(turn)
+    if turn.failure is not None:
+        text, kind, status = turn.failure
         return as_json({"error": text, "type": kind, "turn_id": turn.id}, status, headers)
     return as_json(Answer(turn.answer, turn.key.session_id, turn.id), headers=headers)
 
@@ -176,50 +179,42 @@ def key_in(ask: Ask) -> str | None:
 async def begin(ask: Ask, agent: Agent, user_id: str, session_id: str | None, prompt: Any, **more: Any) -> Turn:
     """The turn that a request asks for: a new one, the one it asked for before, or one that a crash cut off.
 
-    more: as for `Agent.take_turn`. Raises `Problem`, `InvalidId`.
+    more: as for `Agent.take_turn`, and `before`: messages that a session begins with in which nothing was said yet.
+    Raises `Problem`, `InvalidId`.
     """
-    idempotency_key = key_in(ask)
-    session = conversation_key(session_id or _new_id(user_id, idempotency_key), user_id)
+    idempotency_key, path = key_in(ask), ask.place.path
+    session = conversation_key(session_id or _new_id(user_id, path, idempotency_key), user_id)
     ask.told |= {"user": user_id, "session": session.session_id}
     said = [message.content for message in more.get("results", ())] + ([] if prompt is None else [prompt])
+    here = partial(ask.place.service.at_hand, path, agent, session)
     if idempotency_key is None:
-        return _begin(ask, agent, f"run-{os.urandom(8).hex()}", session, said, prompt, more)
-    turn_id = f"run-{_hash(*session, idempotency_key)}"
+        return _begin(ask, here, f"run-{os.urandom(8).hex()}", session, said, prompt, more)
+    turn_id = f"run-{_hash(*session, path, idempotency_key)}"
     turns = ask.place.service.turns
-    known = _lasting(turns.find(user_id, turn_id))
+    known, own = _lasting(turns.find(user_id, turn_id)), []
     if known is None:
-        elsewhere = {tool.name for tool in more.get("elsewhere", ())}
-        found = await in_thread(_stored, ask.place.service.store, session, turn_id, said, elsewhere)
-        known = _lasting(turns.find(user_id, turn_id)) or (found and turns.remember(found))
+        own = await in_thread(_stored, ask.place.service.store, session, turn_id)
+        known = _lasting(turns.find(user_id, turn_id)) or _over(turns, turn_id, session, said, own, _names(more))
     if known is None:
-        return _begin(ask, agent, turn_id, session, said, prompt, more)
-    if known.said != said:
-        raise Problem(422, "this Idempotency-Key was used for another request", "IdempotencyKeyReused")
-    known.is_replay = True
-    return known
+        return _begin(ask, here, turn_id, session, said, prompt, more, own[len(said) :])
+    return _again(known, said)
 
 
 def begin_unkept(ask: Ask, agent: Agent, user_id: str, before: Sequence[Message], prompt: Any, **more: Any) -> Turn:
-    """A turn in a conversation that ends with it; `before` is what was said in it so far."""
+    """A turn in a conversation that ends with it; `before` is what was said in it so far.
+
+    With an Idempotency-Key it is the turn that was asked for before, as long as that is known. Raises `Problem`.
+    """
+    idempotency_key = key_in(ask)
+    said = [message.to_chat() for message in (*before, *more.get("results", ()))] + [prompt]
+    turn_id = f"run-{os.urandom(8).hex()}"
+    if idempotency_key is not None:
+        turn_id = f"run-{_hash(user_id, ask.place.path, idempotency_key)}"
+        if (known := _lasting(ask.place.service.turns.find(user_id, turn_id))) is not None:
+            return _again(known, said)
     here = agent.for_session(None, user_id)
     here.chat_history = [message.to_chat() for message in before]
-    turn_id = f"run-{os.urandom(8).hex()}"
-    return _begin(ask, here, turn_id, Key(user_id, turn_id), [prompt], prompt, more, is_kept=False)
-
-
-def failure(turn: Turn) -> tuple[str, str, int]:
-    """(what went wrong, its kind, the status) of a turn that did not end well."""
-    error = turn.error
-    if isinstance(error, Replayed):
-        return f"Error processing query: the turn {turn.status} before ({error})", str(error), 500
-    if turn.status == INTERRUPTED:
-        timed_out = isinstance(error, TimeoutError)
-        text = "the turn took too long and was stopped" if timed_out else "the turn was stopped"
-        return text, "TurnTimeout" if timed_out else "Interrupted", 504 if timed_out else 409
-    if isinstance(error, ModelError):
-        return f"Error processing query: {error}", type(error).__name__, 500
-    problem = problem_of(error if isinstance(error, Exception) else RuntimeError())
-    return f"Error processing query: {problem.text}", problem.kind, problem.status
+    return _begin(ask, lambda: nullcontext(here), turn_id, Key(user_id, turn_id), said, prompt, more)
 
 
 def stream_of(turn: Turn, seen: int, headers: dict[str, str]) -> Response:
@@ -237,7 +232,7 @@ def stream_of(turn: Turn, seen: int, headers: dict[str, str]) -> Response:
         if turn.status == DONE:
             yield _event(turn, last, "done", msgspec.to_builtins(Answer(turn.answer, turn.key.session_id, turn.id)))
         else:
-            text, kind, status = failure(turn)
+            text, kind, status = turn.failure or STOPPED
             yield _event(turn, last, "error", {"error": text, "type": kind, "status": status})
 
     return StreamingResponse(events(), headers=headers | STREAM_HEADERS, media_type="text/event-stream")
@@ -262,72 +257,116 @@ def known_turn(ask: Ask) -> Turn:
     return turn
 
 
-class Replayed(Exception):
-    """How a turn ended that an earlier process had begun: the kind of the error it was stored with."""
-
-
 def _begin(
     ask: Ask,
-    agent: Agent,
+    agent: Callable[[], AbstractContextManager[Agent]],
     turn_id: str,
     key: Key,
     said: Any,
     prompt: Any,
     more: dict[str, Any],
-    *,
-    is_kept: bool = True,
+    own: Sequence[Message] = (),
 ) -> Turn:
-    service, path = ask.place.service, ask.place.path
-    settings = more.pop("settings", {})
+    """agent: lends the agent that takes the turn. own: what a turn that was cut off has stored besides what was `said`."""
+    settings, before, elsewhere = more.pop("settings", {}), more.pop("before", ()), _names(more)
 
     async def work(turn: Turn) -> str:
         def stored(message: Message) -> None:
-            turn.messages.append(message)
+            turn.tell(message)
             turn.begun()
-            if message.role != "user":
-                turn.emit("message", message.to_chat())
 
         def emit(text: str) -> None:
             turn.emit("text", {"text": text})
 
-        here = service.agent_for(path, agent, key) if is_kept else agent
-        return await here.take_turn(prompt, settings, emit, stored=stored, run_id=turn_id, **more)
+        def why() -> str | None:
+            return TIMED_OUT.kind if turn.is_late else None
+
+        with agent() as here:
+            if before:
+                await in_thread(_seed, here.store, key, before)
+            try:
+                return await here.take_turn(prompt, settings, emit, stored=stored, run_id=turn_id, why=why, **more)
+            except asyncio.CancelledError:
+                if not _is_answered(turn.messages, elsewhere):
+                    raise
+                return _last_answer(turn.messages).text()  # it is stored: what was cut off came after it
 
     ask.told["turn"] = turn_id
-    turn = service.turns.begin(turn_id, key, said, work)
+    turn = ask.place.service.turns.begin(turn_id, key, said, work)
     turn.emit("turn", {"turn_id": turn.id, "session_id": key.session_id})  # also while it waits for its session
+    _retell(turn, own)
+    return turn
+
+
+def _seed(store: SessionStore, key: Key, before: Sequence[Message]) -> None:
+    """Begin a session in which nothing was said yet with these messages."""
+    record = store.engine.get(key)
+    if record is None or not record.length:
+        with suppress(errors.Conflict):  # another process has begun it
+            store.append(key.session_id, before, user_id=key.user_id, expected_length=0)
+
+
+def _again(turn: Turn, said: Any) -> Turn:
+    """A turn that is asked for again. Raises `Problem` if something else was said in it."""
+    if turn.said != said:
+        raise Problem(422, "this Idempotency-Key was used for another request", "IdempotencyKeyReused")
+    turn.is_replay = True
     return turn
 
 
 def _lasting(turn: Turn | None) -> Turn | None:
-    """The turn, unless it failed only for a moment: then it is tried again, and the session knows how far it came."""
-    return None if turn is not None and turn.status == FAILED and failure(turn)[2] == _NOT_NOW else turn
-
-
-def _stored(store: SessionStore, key: Key, turn_id: str, said: list[Any], elsewhere: set[str]) -> Turn | None:
-    """A turn of this id that the session holds, and that has ended; None if there is none, or it was cut off."""
-    messages = store.read_from(key.session_id, -_LOOKED_AT, user_id=key.user_id).messages
-    own = [message for message in messages if message.run_id == turn_id]
-    opening = [message.content for message in own[: len(said)]]
-    if not own or (opening == said and not _is_over(own, elsewhere)):
+    """The turn, unless it came to nothing before anything of it was stored, or failed only for a moment: then it is taken
+    again, and the session knows how far it came.
+    """
+    if turn is not None and turn.failure and (turn.failure.status == _NOT_NOW or not turn.has_begun):
         return None
-    turn = Turn(turn_id, key, opening)
-    turn.emit("turn", {"turn_id": turn_id, "session_id": key.session_id})
-    for message in own[len(said) :]:
-        turn.messages.append(message)
-        if message.role == "assistant" and message.text():
-            turn.emit("text", {"text": message.text()})
-        turn.emit("message", message.to_chat())
-    turn.answer, status = _last_answer(own).text(), own[-1].status if own[-1].role == "assistant" else None
-    error = own[-1].metadata.get("error") or "Interrupted"
-    turn.end({None: DONE, "failed": FAILED}.get(status, INTERRUPTED), None if status is None else Replayed(error))
     return turn
 
 
-def _is_over(own: Sequence[Message], elsewhere: set[str]) -> bool:
+def _stored(store: SessionStore, key: Key, turn_id: str) -> list[Message]:
+    """What the session holds of a turn."""
+    messages = store.read_from(key.session_id, -_LOOKED_AT, user_id=key.user_id).messages
+    return [message for message in messages if message.run_id == turn_id]
+
+
+def _over(
+    turns: Turns, turn_id: str, key: Key, said: list[Any], own: Sequence[Message], elsewhere: set[str]
+) -> Turn | None:
+    """The turn that has stored these messages, if it has ended; None if there is none, or it was cut off."""
+    opening = [message.content for message in own[: len(said)]]
+    if not own or (opening == said and own[-1].status is None and not _is_answered(own, elsewhere)):
+        return None
+    turn = Turn(turn_id, key, opening)
+    turn.emit("turn", {"turn_id": turn_id, "session_id": key.session_id})
+    _retell(turn, own[len(said) :])
+    turn.begun()
+    turn.answer, status = _last_answer(own).text(), own[-1].status if own[-1].role == "assistant" else None
+    failure = None if status is None else _failure_of(own[-1])
+    turn.end({None: DONE, "failed": FAILED}.get(status, INTERRUPTED), failure)
+    return turns.remember(turn)
+
+
+def _retell(turn: Turn, messages: Sequence[Message]) -> None:
+    """Tell what was stored before as if it happened now."""
+    for message in messages:
+        if message.role == "assistant" and message.text():
+            turn.emit("text", {"text": message.text()})
+        turn.tell(message)
+
+
+def _failure_of(mark: Message) -> Failure:
+    """Why the turn failed that ends with this message. Only the kind of an error is stored."""
+    kind = str(mark.metadata.get("error"))
+    if mark.status != "failed":
+        return TIMED_OUT if kind == TIMED_OUT.kind else STOPPED
+    own = kind if hasattr(errors, kind) else "ModelError"
+    return Failure(f"Error processing query: the turn failed before ({kind})", own, 500)
+
+
+def _is_answered(own: Sequence[Message], elsewhere: set[str]) -> bool:
     """Whether these messages are a whole turn: they end with an answer, or with calls that the caller has to make."""
-    if own[-1].role == "assistant" and own[-1].status is not None:
-        return True
+    if not own or own[-1].status is not None:
+        return False
     results = {message.tool_call_id for message in own if message.role == "tool"}
     calls = [call for call in _last_answer(own).calls() if call["id"] not in results]
     return all(called(call)[0] in elsewhere for call in calls) and (bool(calls) or own[-1].role == "assistant")
@@ -343,8 +382,8 @@ def _state(turn: Turn) -> TurnState:
     state = TurnState(turn.id, turn.key.session_id, turn.status)
     if turn.status == DONE:
         state.response = turn.answer
-    elif turn.status != RUNNING:
-        state.error = failure(turn)[0]
+    elif turn.failure is not None:
+        state.error = turn.failure.text
     return state
 
 
@@ -352,9 +391,14 @@ def _event(turn: Turn, number: int, name: str, value: dict[str, Any]) -> bytes:
     return b"id: %b.%d\nevent: %b\ndata: %b\n\n" % (turn.id.encode(), number, name.encode(), msgspec.json.encode(value))
 
 
-def _new_id(user_id: str, idempotency_key: str | None) -> str:
+def _names(more: dict[str, Any]) -> set[str]:
+    """The tools that the caller runs."""
+    return {tool.name for tool in more.get("elsewhere", ())}
+
+
+def _new_id(user_id: str, path: str, idempotency_key: str | None) -> str:
     """The id of a session that nobody named: the same one for a request that is repeated."""
-    return os.urandom(8).hex() if idempotency_key is None else _hash(user_id, idempotency_key)[:16]
+    return os.urandom(8).hex() if idempotency_key is None else _hash(user_id, path, idempotency_key)[:16]
 
 
 def _hash(*texts: str) -> str:
