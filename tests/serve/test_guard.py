@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from praisonaiagents import Agent
+from praisonaiagents.errors import ConfigError
 from praisonaiagents.serve import Server, app, keeping, launch
 from praisonaiagents.session import get_default_session_store
 
@@ -150,14 +151,14 @@ def test_guessing_tokens_is_stopped_and_keeps_nobody_else_out(serve: Callable[..
     assert say(server, headers={"X-Auth-Token": "the-backends-token"}).status_code == 200
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
-def test_whom_a_proxy_brings_has_to_say_who_it_is(serve: Callable[..., Server], header: str) -> None:
+def test_whom_a_proxy_brings_has_to_say_who_it_is(serve: Callable[..., Server]) -> None:
     """A proxy on this machine has an address of this machine, and brings anybody."""
-    brought = {header: "192.0.2.1"}
-    refused = say(serve(), headers=brought)
-    assert (refused.status_code, "set token= or users=" in refused.json()["error"]) == (403, True)
-    assert stored() == 0
-    assert say(serve(users=TOKENS), headers=ALICE | brought).status_code == 200
+    asks_nobody, asks = serve(), serve(users=TOKENS)
+    for header in ("X-Forwarded-For", "Forwarded", "Via"):
+        brought = {header: "192.0.2.1"}
+        refused = httpx2.get(asks_nobody.url + "/sessions", headers=brought)
+        assert (refused.status_code, "set token= or users=" in refused.json()["error"]) == (403, True)
+        assert httpx2.get(asks.url + "/sessions", headers=ALICE | brought).status_code == 200
 
 
 @pytest.mark.usefixtures("no_time_passes")
@@ -221,24 +222,13 @@ def test_a_page_that_is_allowed_may_call_from_a_browser(serve: Callable[..., Ser
     assert "access-control-allow-origin" not in other.headers
 
 
-@pytest.mark.parametrize(
-    ("asked", "allowed"),
-    [
-        ("content-type, x-auth-token, x-stainless-lang", "content-type, x-auth-token, x-stainless-lang"),
-        ("content-type; <b>", None),
-        ("", None),
-    ],
-)
-def test_a_page_that_is_allowed_may_send_any_header(
-    serve: Callable[..., Server], asked: str, allowed: str | None
-) -> None:
-    headers = {
-        "Origin": "https://app.example",
-        "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": asked,
-    }
-    preflight = httpx2.options(serve(origins=["https://app.example"]).url + "/agent", headers=headers)
-    assert preflight.headers.get("access-control-allow-headers") == allowed
+def test_a_page_that_is_allowed_may_send_any_header(serve: Callable[..., Server]) -> None:
+    server = serve(origins=["https://app.example"])
+    page = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    names = "content-type, x-auth-token, x-stainless-lang"
+    for asked, allowed in ((names, names), ("content-type; <b>", None), ("", None)):
+        preflight = httpx2.options(server.url, headers=page | {"Access-Control-Request-Headers": asked})
+        assert preflight.headers.get("access-control-allow-headers") == allowed
 
 
 def test_browsers_are_told_not_to_guess_frame_or_keep(serve: Callable[..., Server]) -> None:
@@ -497,6 +487,18 @@ def test_a_full_disk_is_said_without_its_path(serve: Callable[..., Server], monk
     assert "no room left" in refused.json()["error"]
     assert "secret" not in refused.text
     assert len(httpx2.get(server.url + "/sessions/s/messages").json()["messages"]) == 2
+
+
+def test_what_is_wrong_with_the_agent_is_not_told_as_the_callers_fault(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise ConfigError("the model cannot be used: no key in secret.toml")
+
+    monkeypatch.setattr(Agent, "take_turn", broken)
+    failed = say(serve())
+    assert (failed.status_code, failed.json()["type"]) == (500, "ConfigError")
+    assert "secret" not in failed.text
 
 
 def test_an_event_of_another_turn_keeps_nothing_of_a_new_one_back(serve: Callable[..., Server]) -> None:
