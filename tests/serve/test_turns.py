@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.models.function import DeltaToolCall, FunctionModel
 from wire import PATIENCE_S
 
 from praisonaiagents import Agent, Session
@@ -24,7 +27,6 @@ from praisonaiagents.serve import turns as module
 from praisonaiagents.serve.problems import Problem
 from praisonaiagents.serve.settings import Settings
 from praisonaiagents.serve.turns import DONE, FAILED, INTERRUPTED, Failure, Turn, Turns, size_of
-from praisonaiagents.testing.llm import Call, Hang, Say, ScriptedLLM, Tool
 
 HERE = Key("alice", "s")
 
@@ -155,6 +157,10 @@ def test_a_value_takes_at_least_the_memory_of_its_texts() -> None:
     assert size_of("x" * 1000) > 1000
     assert size_of("\u4e2d" * 1000) > 2000
     assert size_of([{"a": ["x" * 1000]}, ("x" * 1000,), Message("user", "x" * 1000)]) > 3000
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    assert size_of(deep) > 10_000
 
 
 def test_a_turn_that_ended_long_ago_is_not_found_also_where_nothing_happens_any_more() -> None:
@@ -239,17 +245,37 @@ def test_who_wants_a_session_to_oneself_is_refused_or_stops_the_turns_in_it() ->
     run(test())
 
 
-def test_a_turn_that_is_stopped_after_its_answer_was_stored_is_done() -> None:
+class Waiting:
+    """A model that does not answer. `reached`: it was asked."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+
+    async def answer(self, *_: object) -> ModelResponse:
+        self.reached.set()
+        await asyncio.Event().wait()
+        return ModelResponse([])
+
+    async def stream(self, *_: object) -> AsyncIterator[str]:
+        await self.answer()
+        yield ""
+
+
+async def hello(*_: object) -> AsyncIterator[str]:
+    yield "Hello"
+
+
+def test_a_turn_that_is_stopped_after_its_answer_was_stored_is_done(make_agent: Callable[..., Agent]) -> None:
     body, key = {"query": "I am Alice", "session_id": "s"}, {"Idempotency-Key": "k"}
+    remembering = Waiting()
+    model = FunctionModel(remembering.answer, stream_function=hello)
     with (
-        ScriptedLLM([Say("Hello"), Hang("what to remember")]) as llm,
-        Agent("A", llm="openai/gpt-test", base_url=llm.openai_url, memory={"auto_memory": True}) as agent,
-        agent.launch(port=0, block=False) as server,
+        make_agent(llm=model, memory={"auto_memory": True}).launch(port=0, block=False) as server,
         httpx2.Client(base_url=server.url, timeout=PATIENCE_S) as client,
         ThreadPoolExecutor() as pool,
     ):
         asked = pool.submit(client.post, "/", json=body, headers=key)
-        llm.wait_until_hanging()
+        assert remembering.reached.wait(PATIENCE_S)
         (turn_id,) = server.service.turns._under_way
         stopped = client.delete(f"/turns/{turn_id}").json()
         assert stopped == {"turn_id": turn_id, "session_id": "s", "status": "done", "response": "Hello"}
@@ -262,26 +288,33 @@ def test_a_turn_that_is_stopped_after_its_answer_was_stored_is_done() -> None:
 
 
 def test_what_a_turn_said_before_it_was_cut_off_is_told_again_when_another_server_goes_on_with_it(
-    tmp_path: Path,
+    make_agent: Callable[..., Agent], tmp_path: Path
 ) -> None:
     def weather(city: str) -> str:
         """The weather of a city."""
         return "sun"
 
-    replies = [Call([Tool("weather", {"city": "Oslo"})], text="Let me look. "), Hang("never"), Say("Sunny.")]
+    def looking(then: Callable[..., AsyncIterator[str]]) -> Agent:
+        async def answer(messages: list[Any], _: object) -> AsyncIterator[Any]:
+            if any(part.part_kind == "tool-return" for message in messages for part in message.parts):
+                async for piece in then():
+                    yield piece
+            else:
+                yield "Let me look. "
+                yield {0: DeltaToolCall("weather", '{"city": "Oslo"}', tool_call_id="c1")}
+
+        return make_agent(llm=FunctionModel(stream_function=answer), tools=[weather])
+
+    killed, place = Waiting(), {"port": 0, "block": False, "db": f"sqlite:///{tmp_path}/s.db"}
     with (
-        ScriptedLLM(replies) as llm,
-        Agent("A", llm="openai/gpt-test", base_url=llm.openai_url, tools=[weather]) as agent,
-        agent.launch(port=0, block=False, grace_s=0, db=f"sqlite:///{tmp_path}/s.db") as first,
-        Agent("A", llm="openai/gpt-test", base_url=llm.openai_url, tools=[weather]) as again,
-        again.launch(port=0, block=False, db=f"sqlite:///{tmp_path}/s.db") as second,
+        looking(killed.stream).launch(grace_s=0, **place) as first,
+        looking(hello).launch(**place) as second,
         Session("s", agent_url=first.url) as session,
         Session("s", agent_url=second.url) as later,
     ):
         pieces = session.stream("Oslo?", idempotency_key="k")
-        assert next(pieces) in "Let me look. "
-        llm.wait_until_hanging()  # the first server does no more, as one that was killed
-        assert "".join(later.stream("Oslo?", idempotency_key="k")) == "Let me look. Sunny."
-        assert [one["content"] for one in later.history()] == ["Oslo?", "Let me look. ", "sun", "Sunny."]
-        whole = later.chat("Oslo?", idempotency_key="k")
-    assert whole == "Sunny."
+        assert next(pieces) == "Let me look. "
+        assert killed.reached.wait(PATIENCE_S)  # from now on it does nothing
+        assert "".join(later.stream("Oslo?", idempotency_key="k")) == "Let me look. Hello"
+        assert [one["content"] for one in later.history()] == ["Oslo?", "Let me look. ", "sun", "Hello"]
+        pieces.close()  # type: ignore[attr-defined]

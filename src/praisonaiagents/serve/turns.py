@@ -304,14 +304,17 @@ class Turns:
 
 def size_of(value: Any) -> int:
     """About how many bytes of memory a value takes that is made of texts, lists, dicts and structs."""
-    inside: Any = ()
-    if isinstance(value, dict):
-        inside = value.values()
-    elif isinstance(value, (list, tuple)):
-        inside = value
-    elif isinstance(value, msgspec.Struct):
-        inside = msgspec.structs.astuple(value)
-    return sys.getsizeof(value) + sum(map(size_of, inside))
+    size, rest = 0, [value]
+    while rest:  # and no recursion, because a caller may nest what is said as deep as they like
+        value = rest.pop()
+        size += sys.getsizeof(value)
+        if isinstance(value, dict):
+            rest += value.values()
+        elif isinstance(value, (list, tuple)):
+            rest += value
+        elif isinstance(value, msgspec.Struct):
+            rest += msgspec.structs.astuple(value)
+    return size
 
 
 def _failure_of(error: Exception) -> Failure:
