@@ -356,7 +356,7 @@ OPERATIONS = (
     ),
     Operation("GET", _SESSION, show, "Show a session", gives=SessionInfo, also=(404,)),
     Operation("PATCH", _SESSION, change, "Change title and labels", takes=Change, gives=SessionInfo, also=(404,)),
-    Operation("DELETE", _SESSION, delete, "Delete a session", gives=Done, also=(404,)),
+    Operation("DELETE", _SESSION, delete, "Delete a session", gives=Done, also=(404, 409)),
     Operation(
         "GET", f"{_SESSION}/messages", messages, "Read messages", asks=MessageQuery, gives=MessageList, also=(404,)
     ),

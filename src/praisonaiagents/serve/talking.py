@@ -334,15 +334,18 @@ def _over(
 ) -> Turn | None:
     """The turn that has stored these messages, if it has ended; None if there is none, or it was cut off."""
     opening = [message.content for message in own[: len(said)]]
-    if not own or (opening == said and own[-1].status is None and not _is_answered(own, elsewhere)):
+    mark = _mark(own)
+    if not own or (opening == said and mark is None and not _is_answered(own, elsewhere)):
         return None
     turn = Turn(turn_id, key, opening)
     turn.emit("turn", {"turn_id": turn_id, "session_id": key.session_id})
     _retell(turn, own[len(said) :])
     turn.begun()
-    turn.answer, status = _last_answer(own).text(), own[-1].status if own[-1].role == "assistant" else None
-    failure = None if status is None else _failure_of(own[-1])
-    turn.end({None: DONE, "failed": FAILED}.get(status, INTERRUPTED), failure)
+    turn.answer = _last_answer(own).text()
+    if mark is None:
+        turn.end(DONE)
+    else:
+        turn.end(FAILED if mark.status == "failed" else INTERRUPTED, _failure_of(mark))
     return turns.remember(turn)
 
 
@@ -354,9 +357,14 @@ def _retell(turn: Turn, messages: Sequence[Message]) -> None:
         turn.tell(message)
 
 
+def _mark(own: Sequence[Message]) -> Message | None:
+    """The message that says that a turn did not end well."""
+    return own[-1] if own and own[-1].role == "assistant" and own[-1].status is not None else None
+
+
 def _failure_of(mark: Message) -> Failure:
-    """Why the turn failed that ends with this message. Only the kind of an error is stored."""
-    kind = str(mark.metadata.get("error"))
+    """Why a turn did not end well. Only the kind of an error is stored."""
+    kind = str(mark.metadata.get("error", "ModelError"))
     if mark.status != "failed":
         return TIMED_OUT if kind == TIMED_OUT.kind else STOPPED
     own = kind if hasattr(errors, kind) else "ModelError"
@@ -365,7 +373,7 @@ def _failure_of(mark: Message) -> Failure:
 
 def _is_answered(own: Sequence[Message], elsewhere: set[str]) -> bool:
     """Whether these messages are a whole turn: they end with an answer, or with calls that the caller has to make."""
-    if not own or own[-1].status is not None:
+    if not own or _mark(own):
         return False
     results = {message.tool_call_id for message in own if message.role == "tool"}
     calls = [call for call in _last_answer(own).calls() if call["id"] not in results]
