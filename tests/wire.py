@@ -11,7 +11,6 @@ import os
 import re
 import socketserver
 import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
+
+import forked
 
 from praisonaiagents.testing.llm import ScriptedLLM, Tool
 
@@ -205,9 +206,7 @@ def python(source: str, *arguments: str, stderr: str = "", **environment: str) -
 
     It may say nothing on standard error but `stderr`.
     """
-    done = subprocess.run(
-        _command(source, arguments), capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | environment
-    )
+    done = forked.run(_command(source, arguments), timeout=PATIENCE_S, env=os.environ | environment)
     assert (done.returncode, done.stderr) == (0, stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -216,7 +215,7 @@ def python(source: str, *arguments: str, stderr: str = "", **environment: str) -
 def started(source: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
     """A process that runs Python, and its output. It is killed when the block ends, or when it says nothing any more."""
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(_command(source, arguments), **pipes) as process:
+    with forked.Forked(_command(source, arguments), **pipes) as process:
         watchdog = threading.Timer(PATIENCE_S, process.kill)
         watchdog.start()
         try:
@@ -228,4 +227,4 @@ def started(source: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str
 
 
 def _command(source: str, arguments: tuple[str, ...]) -> list[str]:
-    return [sys.executable, "-W", "error", "-c", textwrap.dedent(source), *arguments]
+    return ["-W", "error", "-c", textwrap.dedent(source), *arguments]

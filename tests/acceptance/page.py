@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 PAGE = Path(__file__).with_name("page.md")
@@ -332,10 +333,18 @@ def run_script(
     folder = cwd or Path.cwd()
     script = folder / f"{id.replace('/', '-')}.py"
     script.write_text(code(id, **names), encoding="utf-8")
-    command = [*before, str(python), str(script)]
-    done = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL
-    )
+    if python == sys.executable and not before:
+        done = forked.run([script], cwd=folder, env=env, timeout=TIMEOUT_S)
+    else:
+        done = subprocess.run(
+            [*before, str(python), str(script)],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+        )
     assert not check or done.returncode == 0, done.stderr
     return done
 

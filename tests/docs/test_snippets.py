@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -33,9 +34,12 @@ def run(command: list[str], home: Path) -> str:
     scripts = Path(sys.executable).parent
     environment |= {"PRAISONAI_HOME": str(home), "PRAISONAI_MODEL": "offline", "PYTHONWARNINGS": "error"}
     environment["PATH"] = f"{scripts}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        command, env=environment, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    if command[0] == sys.executable:
+        done = forked.run(command[1:], env=environment, cwd=home)
+    else:
+        done = subprocess.run(
+            command, env=environment, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import forked
 import psycopg
 import pytest
 from servers import postgres, redis
@@ -91,14 +92,8 @@ def silent() -> Iterator[int]:
 
 def run(*arguments: str, stdin: str = "", **environment: str) -> Done:
     """Run `praisonai` in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "praisonaiagents.cli", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-        timeout=PATIENCE_S,
-    )
+    command = ["-m", "praisonaiagents.cli", *arguments]
+    done = forked.run(command, input=stdin, env=os.environ | environment, timeout=PATIENCE_S)
     assert "Traceback" not in done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
+import forked
 import pexpect
 import pytest
 from serve.process import Process, script
@@ -237,7 +238,7 @@ class Done(NamedTuple):
 def cli(*arguments: str, stdin: str = "", **variables: str) -> Done:
     here = {"PRAISONAI_HOME": f"{os.environ['PRAISONAI_HOME']}-here"}  # the server keeps its own in the test's home
     environment = os.environ | here | {"PYTHONWARNINGS": "error"} | variables
-    done = subprocess.run([*P, *arguments], input=stdin, env=environment, capture_output=True, text=True, check=False)
+    done = forked.run(["-m", "praisonaiagents.cli", *arguments], input=stdin, env=environment)
     assert "Traceback" not in done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
 

@@ -13,11 +13,11 @@ import http.client
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from typing import Any, Self
 
+from forked import Forked
 from servers.ports import free_port
 from wire import PATIENCE_S
 
@@ -72,10 +72,8 @@ class Process:
         """Run the script, and wait until it answers. Raises AssertionError with what it said if it ends instead."""
         here = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
         environment = here | {"PORT": str(self.port), "PYTHONUNBUFFERED": "1"} | self._environment
-        command = [sys.executable, *_WARNINGS, "-c", self.source]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, env=environment
-        )
+        command = [*_WARNINGS, "-c", self.source]
+        self._process = Forked(command, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, env=environment)
         deadline = time.monotonic() + PATIENCE_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -238,7 +238,7 @@ INCREMENT = """
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_increments_of_several_processes_all_count(kind: str, tmp_path: Path) -> None:
-    times, processes = 500, 8
+    times, processes = 100, 8
     with place(kind) as url:
         command = [sys.executable, "-c", textwrap.dedent(INCREMENT), url, str(times)]
         started = [subprocess.Popen(command, cwd=tmp_path) for _ in range(processes)]
