@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import ctypes
+import gc
 import importlib
 import json
 import os
@@ -183,9 +185,19 @@ def _filter(option: str) -> None:
     warnings.filterwarnings(action, re.escape(message), kind, re.escape(module), int(line or 0))  # type: ignore[arg-type]
 
 
+def _keep(libraries: dict[str, types.ModuleType]) -> None:
+    """At the interpreter's end, leave them to the system. Taking them apart would copy all of their memory first."""
+    for name, module in libraries.items():
+        if name.partition(".")[0] not in sys.stdlib_module_names and sys.modules.get(name) is module:
+            del sys.modules[name]
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
+
+
 def _start() -> object:
     for name in LIBRARIES:
         importlib.import_module(name)
+    atexit.register(_keep, dict(sys.modules))  # registered first, so done last
+    gc.freeze()
     link, ends = _forks(socket.socket(fileno=int(sys.argv[1])))
     with link, link.makefile("r") as said:
         job = json.loads(said.readline())

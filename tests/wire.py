@@ -11,6 +11,7 @@ import os
 import re
 import socketserver
 import subprocess
+import sys
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -201,12 +202,17 @@ def timeless(text: str) -> str:
 # Other processes
 
 
-def python(source: str, *arguments: str, stderr: str = "", **environment: str) -> Any:
+def python(source: str, *arguments: str, stderr: str = "", is_bare: bool = False, **environment: str) -> Any:
     """Run Python in a new process, warnings being errors, and return the JSON it prints last.
 
-    It may say nothing on standard error but `stderr`.
+    It may say nothing on standard error but `stderr`. is_bare: it has loaded nothing; otherwise see `forked`.
     """
-    done = forked.run(_command(source, arguments), timeout=PATIENCE_S, env=os.environ | environment)
+    command, env = _command(source, arguments), os.environ | environment
+    if is_bare:
+        command = [sys.executable, *command]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=env)
+    else:
+        done = forked.run(command, timeout=PATIENCE_S, env=env)
     assert (done.returncode, done.stderr) == (0, stderr)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -28,7 +28,8 @@
     │   └── NotReplicated                         stored, but on fewer servers than were asked for
     ├── RemoteError            (ConnectionError)  an agent on another machine could not be asked
     │   ├── RemoteTimeout      (TimeoutError)     ... because it did not answer in time
-    │   └── RemoteRefused                         ... because it answered with an error
+    │   ├── RemoteRefused                         ... because it answered with an error
+    │   └── RemoteUnsupported                     ... because its server does not offer that
     └── ModelError             (RuntimeError)     the language model did not answer
         └── ModelUnreachable   (ConnectionError)  ... because nothing could be reached at its address
 

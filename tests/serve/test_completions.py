@@ -334,6 +334,24 @@ def test_calls_of_the_clients_tools_in_a_stream() -> None:
         assert at.sent()[-2:] == [("tool", "cold"), ("tool", "warm")]  # in the order of the calls
 
 
+@pytest.mark.parametrize("stored", [2, 3, 4], ids=["no result", "one result", "both results"])
+def test_a_turn_that_was_cut_off_among_its_results_is_gone_on_with(stored: int) -> None:
+    calls = Call([Tool("weather", {"city": "Oslo"}, id="c1"), Tool("weather", {"city": "Rome"}, id="c2")])
+    results = [{"role": "tool", "tool_call_id": call, "content": f"fine at {call}"} for call in ("c1", "c2")]
+    again = {"tools": [WEATHER], "extra_headers": {"Idempotency-Key": "k"}}
+    with here(calls, Say("Fine")) as at, at.client("s") as client:
+        ask(client, "?", tools=[WEATHER])
+        assert text(ask(client, *results, "So?", **again)) == "Fine"
+    everything = kept("s")
+    store = get_default_session_store()
+    messages = store.messages("s")
+    store.delete_session("s")
+    store.append("s", messages[:stored])  # as after a crash
+    with here(Say("Fine")) as at, at.client("s") as client:
+        assert text(ask(client, *results, "So?", **again)) == "Fine"
+    assert kept("s") == everything == ["?", None, "fine at c1", "fine at c2", "So?", "Fine"]
+
+
 def test_tools_of_the_client_and_of_the_agent_are_called_side_by_side() -> None:
     calls = Call([Tool("add", {"a": 1, "b": 2}, id="own"), Tool("weather", {"city": "Oslo"}, id="theirs")])
     with here(calls, Say("3, and snow"), tools=[add]) as at, at.client("s") as client:

@@ -48,6 +48,7 @@ EXAMPLES: list[tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]] = [
     (errors.RemoteError, ("text", "http://h/a", "k"), {"url": "http://h/a", "idempotency_key": "k", "status": None}),
     (errors.RemoteTimeout, ("text", "http://h/a", "k"), {"url": "http://h/a", "idempotency_key": "k"}),
     (errors.RemoteRefused, ("text", "http://h/a"), {"url": "http://h/a", "idempotency_key": None}),
+    (errors.RemoteUnsupported, ("text", "http://h/a"), {"url": "http://h/a", "idempotency_key": None}),
     (errors.ModelError, ("text", 500), {"status": 500}),
     (errors.ModelUnreachable, ("text",), {"status": None}),
     (

@@ -92,6 +92,18 @@ def test_a_turn_that_was_cut_off_is_gone_on_with_under_its_id(llm: ScriptedLLM) 
     assert said("s", "u") == ["hello", "answer 0"]
 
 
+def test_of_what_a_turn_begins_with_the_rest_is_stored_where_it_was_cut_off(llm: ScriptedLLM) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    asked = Message(role="assistant", content=None, tool_calls=[call])
+    result = Message(role="tool", content="found", tool_call_id="c")
+    first = Message(role="tool", content="found", tool_call_id="c", run_id="run-7", id="run-7-0")
+    get_default_session_store().append("s", [Message(role="user", content="look"), asked, first], user_id="u")
+    with served(llm) as agent:
+        here = agent.for_session("s", "u")
+        assert asyncio.run(here.take_turn("so?", {}, run_id="run-7", results=[result])) == "answer 0"
+    assert said("s", "u") == ["look", None, "found", "so?", "answer 0"]
+
+
 def test_tools_that_run_elsewhere_end_the_turn_and_begin_the_next() -> None:
     from pydantic_ai.tools import ToolDefinition
 

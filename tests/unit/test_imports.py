@@ -17,12 +17,13 @@ HEAVY = {"asyncio", "concurrent", "dataclasses", "email", "http", "logging", "sq
 
 def loaded_by(statement: str) -> list[set[str]]:
     """(our modules, other people's packages, heavy parts of the standard library) that a new process loads for it."""
-    modules: Any = python(f"""
+    source = f"""
         import json, sys
         before = set(sys.modules)
         {statement}
         print(json.dumps(sorted(set(sys.modules) - before)))
-    """)
+    """
+    modules: Any = python(source, is_bare=True)
     packages = {name.partition(".")[0] for name in modules}
     others = packages - set(sys.stdlib_module_names) - {"praisonaiagents"}
     return [{name for name in modules if name.startswith("praisonaiagents.")}, others, packages & HEAVY]

@@ -289,4 +289,4 @@ def test_the_offline_model_says_so_once_and_choosing_loads_nothing() -> None:
         print(json.dumps([chosen, before]))
     """
     note = f"{models._NOTHING_CONFIGURED}\n"
-    assert python(source, stderr=note) == [["offline", "openai-chat:gpt-4o", "google:g"], []]
+    assert python(source, stderr=note, is_bare=True) == [["offline", "openai-chat:gpt-4o", "google:g"], []]

@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -35,6 +36,7 @@ from praisonaiagents.errors import (
     MessageIdConflict,
     NewerFormat,
     SessionDamage,
+    SessionNotFound,
     StorageError,
     StorageFull,
 )
@@ -300,6 +302,48 @@ def test_a_forked_child_uses_connections_of_its_own(engine: PostgresEngine) -> N
     assert os.waitpid(child, 0)[1] == 0
     said = [message.content for message in engine.read(KEY).messages]
     assert sorted(said) == sorted(f"{who} {number}" for who in ("child", "parent") for number in range(20))
+
+
+@contextmanager
+def _made_meanwhile(engine: PostgresEngine, function: str, before: str, key: Key) -> Iterator[None]:
+    """What the block starts waits in a function of the server, before some of its text; then the session is made."""
+    schema, patient = engine._server.schema, 4711
+    lock = f"perform pg_advisory_xact_lock({patient}); "
+    query = "select pg_get_functiondef(oid) from pg_proc where proname = %s and pronamespace = %s::regnamespace"
+    waiting = "select count(*) from pg_locks where locktype = 'advisory' and objid = %s and not granted"
+    with psycopg.connect(engine._server._url, autocommit=True) as connection:
+        (code,) = connection.execute(query, (function, schema)).fetchone() or ("",)
+        assert code.count(before) == 1
+        connection.execute(code.replace(before, lock + before))
+        connection.execute("select pg_advisory_lock(%s)", (patient,))
+        yield
+        while connection.execute(waiting, (patient,)).fetchone() == (0,):
+            time.sleep(0.01)
+        engine.open_session(Record(*key))
+        connection.execute("select pg_advisory_unlock(%s)", (patient,))
+        connection.execute(code)
+
+
+@pytest.mark.parametrize("expected", [None, 0])
+def test_an_append_is_not_lost_to_a_session_that_is_made_meanwhile(
+    engine: PostgresEngine, expected: int | None
+) -> None:
+    engine.list_sessions(None)  # makes the schema
+    with ThreadPoolExecutor() as threads:
+        with _made_meanwhile(engine, "append", "select t.start, t.length into s from", KEY):
+            appending = threads.submit(engine.append, KEY, [Message("user", "kept")], expected_length=expected)
+        assert appending.result(60).length == 1
+    assert [message.content for message in engine.read(KEY).messages] == ["kept"]
+
+
+def test_a_session_that_is_made_meanwhile_is_not_changed_without_its_lock(engine: PostgresEngine) -> None:
+    engine.list_sessions(None)
+    with ThreadPoolExecutor() as threads:
+        with _made_meanwhile(engine, "lock_session", "return query", KEY):
+            changing = threads.submit(engine.update, KEY, {"state": {"n": 1}})
+        with pytest.raises(SessionNotFound):
+            changing.result(60)
+    assert engine.open_session(Record(*KEY)).state == {}
 
 
 # Round trips
@@ -794,7 +838,7 @@ def test_it_says_what_survives(server: PostgresServer, schema: str) -> None:
     url = with_parameter(server.url(), "schema", schema)
     told = _described(url)
     assert told["engine"].startswith("PostgreSQL 1")
-    assert told["schema"] == f"{schema}, version 1"
+    assert told["schema"] == f"{schema}, version 2"
     assert "synchronous_commit is off" in told["durability"]
     assert "synchronous_commit" not in _described(url, durability="full")["durability"]
     on = with_parameter(url, "options", "-c synchronous_commit=on")

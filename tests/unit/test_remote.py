@@ -1099,7 +1099,7 @@ def test_a_session_that_is_dropped_leaves_no_connection() -> None:
 def test_the_clients_libraries_are_loaded_for_a_remote_session_only() -> None:
     from wire import python
 
-    before, after = python("""
+    source = """
         import json, sys
         from praisonaiagents import Session
         Session("s").close()
@@ -1109,7 +1109,8 @@ def test_the_clients_libraries_are_loaded_for_a_remote_session_only() -> None:
         except ConnectionError:
             after = [name for name in ("httpx2", "pydantic_ai") if name in sys.modules]
         print(json.dumps([before, after]))
-    """)
+    """
+    before, after = python(source, is_bare=True)
     assert (before, after) == ([], ["httpx2"])
 
 

@@ -167,14 +167,15 @@ class _Turn:
         self._why = why
 
     async def begin(self, results: Sequence[Message], prompt: Content, metadata: dict[str, Any]) -> None:
-        if self._is_named and self._conversation.has_run(self.run_id):
-            self._begun = True
-            return
         opening = [msgspec.structs.replace(message, run_id=self.run_id) for message in results]
         if prompt is not None:
             opening.append(Message(role="user", content=prompt, metadata=metadata, run_id=self.run_id))
         if self._is_named:  # so that of two processes that take it at once one says it
             opening = [msgspec.structs.replace(said, id=f"{self.run_id}-{at}") for at, said in enumerate(opening)]
+            known = self._conversation.said_in(self.run_id)
+            self._begun, opening = known > 0, opening[known:]
+        if not opening:
+            return
         await uncut(self._conversation.begin(opening[-1]))
         for message in opening:
             self.source = await self.store(message)

@@ -11,12 +11,9 @@ from __future__ import annotations
 import logging
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    from praisonaiagents.serve.turns import Turn
 
 log = logging.getLogger("praisonaiagents.serve")
 
@@ -59,24 +56,9 @@ def tell(level: int, event: str, fields: dict[str, Any]) -> None:
 
 def request_ended(fields: dict[str, Any], began: float) -> None:
     """Tell of a request."""
-    tell(logging.INFO, "request", fields | {"ms": _ms(began)})
+    tell(logging.INFO, "request", fields | {"ms": ms_since(began)})
 
 
-def turn_ended(turn: Turn) -> None:
-    """Tell of a turn."""
-    from praisonaiagents.serve.turns import FAILED  # which needs problems, and those are told of here
-
-    fields = {
-        "turn": turn.id,
-        "user": turn.key.user_id,
-        "session": turn.key.session_id,
-        "status": turn.status,
-        "ms": _ms(turn.began),
-    }
-    if turn.failure is not None:
-        fields["error"] = turn.failure.kind
-    tell(logging.WARNING if turn.status == FAILED else logging.INFO, "turn", fields)
-
-
-def _ms(began: float) -> float:
+def ms_since(began: float) -> float:
+    """How long it took."""
     return round((time.monotonic() - began) * 1000, 1)

@@ -11,6 +11,7 @@ forgotten at any time.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import warnings
 from collections import OrderedDict
@@ -23,10 +24,10 @@ from praisonaiagents.errors import ConfigError, ConfigTypeError
 from praisonaiagents.model.record import Key
 from praisonaiagents.serve.callers import Callers
 from praisonaiagents.serve.guard import Rate, guesses
-from praisonaiagents.serve.logs import turn_ended
+from praisonaiagents.serve.logs import ms_since, tell
 from praisonaiagents.serve.problems import Problem
 from praisonaiagents.serve.settings import Settings
-from praisonaiagents.serve.turns import Turns, size_of
+from praisonaiagents.serve.turns import FAILED, Turn, Turns, size_of
 from praisonaiagents.session.hierarchy import HierarchicalSessionStore
 from praisonaiagents.session.places import get_default_session_store, open_store
 from praisonaiagents.session.store import SessionStore
@@ -43,6 +44,23 @@ class Place(NamedTuple):
     agent: Agent | None
 
 
+class _Lent:
+    """An agent as it is in one session. size: about how many bytes of memory its conversation takes."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.size = 0
+        self._measured = 0  # messages
+
+    def measure(self) -> None:
+        """Only what is new, so that a turn of a long conversation costs no more than one of a short one."""
+        history = self.agent.chat_history
+        if len(history) < self._measured:
+            self.size = self._measured = 0
+        self.size += size_of(history[self._measured :])
+        self._measured = len(history)
+
+
 class Service:
     """All that one server serves. db: a storage URL for all sessions; None: where the agents keep theirs.
 
@@ -53,13 +71,13 @@ class Service:
         self.settings = settings
         self.agents: dict[str, Agent] = {}
         self.callers = Callers(settings)
-        self.turns = Turns(settings, turn_ended)
+        self.turns = Turns(settings, _tell_of)
         self.rate = Rate(settings.per_minute)
         self.guesses = guesses()
         self.look: asyncio.Future[None] | None = None  # of `/health/ready` at the sessions: the last one
         self._shared = open_store(db) if db else None
         self._stores: dict[str, SessionStore] = {}
-        self._at_hand: OrderedDict[tuple[str, Key], tuple[Agent, int]] = OrderedDict()
+        self._at_hand: OrderedDict[tuple[str, Key], _Lent] = OrderedDict()
 
     @property
     def store(self) -> HierarchicalSessionStore:
@@ -98,14 +116,15 @@ class Service:
         store = self._stores.get(path)
         if store is None or self.agents.get(path) is not agent:
             raise Problem(404, "the agent is not served here any more", "AgentNotFound")
-        found, _ = self._at_hand.pop((path, key), (None, 0))
-        if found is None:
-            found = agent.for_session(key.session_id, key.user_id, store=store, apart=len(self.agents) > 1)
+        lent = self._at_hand.pop((path, key), None)
+        if lent is None:
+            lent = _Lent(agent.for_session(key.session_id, key.user_id, store=store, apart=len(self.agents) > 1))
         try:
-            yield found
+            yield lent.agent
         finally:
             if self.agents.get(path) is agent:
-                self._at_hand[path, key] = found, size_of(found.chat_history)
+                lent.measure()
+                self._at_hand[path, key] = lent
                 while not self._has_room():
                     self._at_hand.popitem(last=False)
 
@@ -128,7 +147,7 @@ class Service:
             self._shared.close()
 
     def _has_room(self) -> bool:
-        size = sum(size for _, size in self._at_hand.values())
+        size = sum(lent.size for lent in self._at_hand.values())
         return len(self._at_hand) <= _MOST_AT_HAND and size <= _MOST_BYTES
 
     def _free(self, path: str) -> str:
@@ -160,3 +179,12 @@ def _checked(path: object) -> str:
 
 
 _RESERVED = ("health", "sessions", "search", "turns", "v1", "openapi.json")
+
+
+def _tell_of(turn: Turn) -> None:
+    """Tell of a turn that has ended."""
+    who = {"turn": turn.id, "user": turn.key.user_id, "session": turn.key.session_id}
+    fields = {**who, "status": turn.status, "ms": ms_since(turn.began)}
+    if turn.failure is not None:
+        fields["error"] = turn.failure.kind
+    tell(logging.WARNING if turn.status == FAILED else logging.INFO, "turn", fields)

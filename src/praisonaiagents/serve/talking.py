@@ -335,7 +335,7 @@ def _over(
     """The turn that has stored these messages, if it has ended; None if there is none, or it was cut off."""
     opening = [message.content for message in own[: len(said)]]
     mark = _mark(own)
-    if not own or (opening == said and mark is None and not _is_answered(own, elsewhere)):
+    if not own or (opening == said[: len(own)] and mark is None and not _is_answered(own, elsewhere)):
         return None
     turn = Turn(turn_id, key, opening)
     turn.emit("turn", {"turn_id": turn_id, "session_id": key.session_id})

@@ -76,9 +76,9 @@ class Conversation:
         self.history.append(Entry.of(message))
         return None
 
-    def has_run(self, run_id: str) -> bool:
-        """True if something that was said in this turn is in the list."""
-        return any(getattr(entry, "run_id", None) == run_id for entry in reversed(self.history))
+    def said_in(self, run_id: str) -> int:
+        """How many messages of this turn are in the list."""
+        return sum(getattr(entry, "run_id", None) == run_id for entry in self.history)
 
     async def begin(self, message: Message) -> None:
         """A turn begins, with this message of the user, which is told next. Raises what keeps the turn from being stored."""

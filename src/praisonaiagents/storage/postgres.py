@@ -131,12 +131,13 @@ class PostgresEngine:
 
         while True:
             outcome, start, length, *differing = self._server.call(work, repeat="safe", ids=given.ids)
-            if outcome != "differs":
-                break
-            alike |= _alike(differing[0], given.lines)
+            if outcome == "differs":
+                alike |= _alike(differing[0], given.lines)
+            elif outcome != "conflict" or expected_length not in (None, length):
+                break  # else the session was made after it had been looked for: nothing is stored yet
         if outcome == "missing":
             raise SessionNotFound(key.session_id, key.user_id)
-        if outcome == "conflict" and expected_length is not None:
+        if outcome == "conflict":
             raise Conflict("length of the history", expected_length, length)
         return Appended(start, length, given.ids)
 
