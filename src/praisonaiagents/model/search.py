@@ -22,7 +22,7 @@ _CJK = (
     "\U0001b000-\U0001b16f\U00020000-\U000323af"
 )
 _RUN = re.compile(f"(?P<cjk>[{_CJK}]+)|[^\\W_{_CJK}]+")
-_TERM = re.compile(r"(\w+)(\*?)")
+_TERM = re.compile(rf"([\w{_CJK}]+)(\*?)")
 _LONGEST = 64  # characters of a token; longer ones are cut, here and in queries alike
 _BLANKS = "".join(chr(code) if chr(code).isalnum() else " " for code in range(128))  # all of ASCII that is in no token
 _ASCII_RUN = re.compile("[a-z0-9]+")
