@@ -26,6 +26,11 @@ FOREIGN = ("PRAISONAI_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "MODEL_NAME")
 """Variables that begin so would reach the code under test from the machine."""
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """How many `-n auto` means: one more than there are processors, since tests wait for servers and for each other's locks."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own `~/.praisonai`. It is not made."""

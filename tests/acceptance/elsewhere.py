@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
+
+import forked
 
 from .page import TIMEOUT_S
 
@@ -20,12 +20,6 @@ print(Agent(name="Assistant", memory=memory).start(question))
 
 def ask_elsewhere(memory: Mapping[str, object], question: str) -> str:
     """What an Agent with this `memory=` answers in a new process."""
-    done = subprocess.run(
-        [sys.executable, "-c", _ASK],
-        input=json.dumps([memory, question]),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
+    done = forked.run(["-c", _ASK], input=json.dumps([memory, question]), timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
