@@ -94,7 +94,6 @@ def run(
     *,
     input: str | None = None,
     timeout: float | None = None,
-    check: bool = False,
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
 ) -> subprocess.CompletedProcess[str]:
@@ -106,10 +105,7 @@ def run(
         except BaseException:
             process.kill()
             raise
-    done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
-    if check:
-        done.check_returncode()
-    return done
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @cache

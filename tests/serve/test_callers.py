@@ -95,13 +95,27 @@ def test_of_many_guesses_at_once_few_are_looked_up(guesses: Rate) -> None:
 
     async def guess() -> list[Any]:
         callers = Callers(Settings(users=look))
-        at_once = (callers.caller([bearer(f"guess-{number}")], guesses, "here") for number in range(9))
+        at_once = (callers.caller([bearer(f"guess-{number}")], guesses, "here") for number in range(99))
         return await asyncio.gather(*at_once, return_exceptions=True)
 
     answers = asyncio.run(guess())
-    assert looked_up == ["guess-0", "guess-1"]
+    assert looked_up == [f"guess-{number}" for number in range(16)]
     assert answers[:2] == [None, None]
-    assert [answer.status for answer in answers[2:]] == [429] * 7
+    assert [answer.status for answer in answers[2:]] == [429] * 97
+
+
+def test_many_who_are_known_may_come_at_once(guesses: Rate) -> None:
+    """From the one address of a proxy, too."""
+
+    async def look(token: str) -> str:
+        await asyncio.sleep(0)
+        return token
+
+    async def come() -> list[Any]:
+        callers = Callers(Settings(users=look))
+        return await asyncio.gather(*(callers.caller([bearer(f"u{number}")], guesses, "here") for number in range(99)))
+
+    assert [caller.user_id for caller in asyncio.run(come())] == [f"u{number}" for number in range(99)]
 
 
 def test_only_a_wrong_token_counts_as_a_guess(guesses: Rate) -> None:

@@ -8,6 +8,7 @@ names nobody.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import inspect
@@ -26,6 +27,7 @@ from praisonaiagents.session.uncut import in_thread
 
 USER_HEADER = b"x-user-id"
 _HASHED = "sha256:"
+_LOOKED_UP_AT_ONCE = 16  # tokens; more wait, so that guesses count before the next ones are looked up
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -49,6 +51,7 @@ class Callers:
         self._asks = settings.asks_who
         self._token = None if settings.token is None else _digest(settings.token)
         self._look: Any = settings.users if callable(settings.users) else None
+        self._looking = asyncio.Semaphore(_LOOKED_UP_AT_ONCE)
         self._users = _hashed(settings.users) if isinstance(settings.users, Mapping) else {}
 
     async def caller(self, headers: Sequence[tuple[bytes, bytes]], guesses: Rate, address: str) -> Caller | None:
@@ -78,14 +81,13 @@ class Callers:
         return caller
 
     async def _guessed(self, token: str, guesses: Rate, address: str) -> str | None:
-        guesses.check(address)  # before it is looked up, or of a thousand at once all would be
-        is_wrong = False
-        try:
-            user = None if self._look is None else await self._asked(token)
-            is_wrong = user is None
-        finally:
-            if not is_wrong:
-                guesses.give_back(address)
+        user = None
+        if self._look is not None:
+            async with self._looking:
+                guesses.check(address, takes=False)
+                user = await self._asked(token)
+        if user is None:
+            guesses.check(address)
         return user
 
     async def _asked(self, token: str) -> str | None:

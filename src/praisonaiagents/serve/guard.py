@@ -137,8 +137,8 @@ class Rate:
         self._per_minute = per_minute
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def check(self, who: str) -> None:
-        """Count this. Raise `Problem` if this caller came too often."""
+    def check(self, who: str, *, takes: bool = True) -> None:
+        """Raise `Problem` if this caller came too often. takes: whether this counts."""
         if not self._per_minute:
             return
         now = time.monotonic()
@@ -147,16 +147,10 @@ class Rate:
         if left < 1:
             wait = int((1 - left) * 60 / self._per_minute) + 1
             raise Problem(429, "too many requests", "TooManyRequests", retry_after_s=wait)
-        self._buckets[who] = (left - 1, now)
+        self._buckets[who] = (left - takes, now)
         self._buckets.move_to_end(who)
         if len(self._buckets) > self._MOST:
             self._buckets.popitem(last=False)
-
-    def give_back(self, who: str) -> None:
-        """What was counted last does not count."""
-        if who in self._buckets:
-            left, then = self._buckets[who]
-            self._buckets[who] = (left + 1, then)
 
 
 def guesses() -> Rate:
