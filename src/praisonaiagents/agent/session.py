@@ -141,9 +141,8 @@ class Session:
 
         session = cls(session_id, user_id, **settings)
         local = [settings.get(name) for name in ("db", "memory_config", "knowledge_config")]
-        remote = await asyncio.to_thread(
-            session._point_to, agent_url, headers, token, local
-        )  # it loads the HTTP library
+        # in a thread, because it loads the HTTP library
+        remote = await asyncio.to_thread(session._point_to, agent_url, headers, token, local)
         await remote.reach()
         return session
 
